@@ -1,1 +1,7 @@
-"""TODO."""
+"""Bundled data, perturbations, and loaders for local images and tables."""
+
+from skgradood.datasets._digits import load_digits_ood
+from skgradood.datasets._load import load_images
+from skgradood.datasets._perturb import PERTURBATIONS, perturb
+
+__all__ = ["PERTURBATIONS", "load_digits_ood", "load_images", "perturb"]
