@@ -105,9 +105,7 @@ def _refuse_non_finite(array: np.ndarray, name: str) -> None:
         )
 
 
-def _fit_rows(
-    array: np.ndarray, input_shape: Sequence[int] | None, name: str
-) -> np.ndarray:
+def _fit_rows(array: np.ndarray, input_shape: Sequence[int] | None, name: str) -> np.ndarray:
     if input_shape is None:
         return array
     size = int(np.prod(input_shape))
@@ -119,9 +117,7 @@ def _fit_rows(
     return array.reshape(len(array), *input_shape)
 
 
-def _fit_images(
-    array: np.ndarray, input_shape: Sequence[int] | None, name: str
-) -> np.ndarray:
+def _fit_images(array: np.ndarray, input_shape: Sequence[int] | None, name: str) -> np.ndarray:
     if array.ndim == 3:
         array = array[:, None]
     elif array.shape[1] not in _LAST_CHANNELS and array.shape[3] in _LAST_CHANNELS:
