@@ -1,0 +1,206 @@
+"""Autograd functions that cut the graph between a parameter and the data it meets.
+
+The backward of each returns the gradient of the data alone, and delivers the parameter's part,
+sample by sample, to a :class:`~skgradood.gradients.capture.recorder.Use`. The aggregated
+gradient of a parameter is never computed. Parameters come in detached; a scalar anchor that
+requires grad makes autograd visit a cut even where no data before it requires grad.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from skgradood.gradients.capture.axes import BatchAxis
+from skgradood.gradients.capture.recorder import Use
+from skgradood.gradients.contributions import (
+    AlignedContribution,
+    DenseContribution,
+    EmbeddingContribution,
+    OuterContribution,
+)
+from skgradood.gradients.convolution import ConvolutionContribution, ConvolutionGeometry
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A parameter-side tensor at a meeting point: its detached value, and whom to tell.
+
+    ``use`` is None for a tensor that needs no gradient, such as a frozen parameter.
+    """
+
+    value: Tensor
+    use: Use | None = None
+
+
+class CopyCut(torch.autograd.Function):
+    """One copy of a parameter for every sample, as a view that broadcasts against the data."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, value: Tensor, operand: Operand, axis: BatchAxis) -> Tensor:
+        ctx.operand, ctx.axis = operand, axis
+        # ``value`` is the operand's value laid out with one entry along the batch dimension.
+        shape = [axis.size if d == axis.dim else -1 for d in range(value.ndim)]
+        return value.expand(shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        copies = ctx.axis.samples_first(gradient).sum((1, 2))
+        shape = ctx.operand.use.tensor.shape
+        ctx.operand.use.deliver(DenseContribution(copies.reshape(len(copies), *shape)))
+        return None, None, None, None
+
+
+class AlignedCut(torch.autograd.Function):
+    """A tensor computed from parameters that already has a slice for every sample."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, value: Tensor, operand: Operand, axis: BatchAxis) -> Tensor:
+        ctx.operand, ctx.axis = operand, axis
+        return value.view_as(value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        axis, tensor = ctx.axis, ctx.operand.use.tensor
+        dim = axis.dim - (gradient.ndim - tensor.ndim)
+        ctx.operand.use.deliver(
+            AlignedContribution(
+                gradient.reshape(tensor.shape), dim, axis.sample_of_slice(gradient.device), axis.n
+            )
+        )
+        return None, None, None, None
+
+
+class LinearCut(torch.autograd.Function):
+    """``x @ weight.T + bias`` over the last dimension of x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        anchor: Tensor,
+        x: Tensor,
+        weight: Operand,
+        bias: Operand | None,
+        axis: BatchAxis,
+        transposed: bool,
+    ) -> Tensor:
+        ctx.weight, ctx.bias, ctx.axis, ctx.transposed = weight, bias, axis, transposed
+        ctx.x_dtype = x.dtype
+        ctx.save_for_backward(x if weight.use else None)
+        matrix = weight.value.mT if transposed else weight.value
+        return F.linear(x, matrix, bias.value if bias else None)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        weight, bias, axis = ctx.weight, ctx.bias, ctx.axis
+        (x,) = ctx.saved_tensors
+        gradients = axis.rows(gradient)
+        if weight.use:
+            shape = weight.use.tensor.shape
+            weight.use.deliver(
+                OuterContribution(axis.rows(x), gradients, shape, ctx.transposed)
+            )
+        if bias and bias.use:
+            bias.use.deliver(
+                DenseContribution(gradients.sum(1).reshape(axis.n, *bias.use.tensor.shape))
+            )
+        x_gradient = None
+        if ctx.needs_input_grad[1]:
+            matrix = weight.value.mT if ctx.transposed else weight.value
+            x_gradient = gradient @ matrix.conj()
+        return None, x_gradient, None, None, None, None
+
+
+class ConvolutionCut(torch.autograd.Function):
+    """A convolution in any number of dimensions, transposed or not; batch first."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        anchor: Tensor,
+        x: Tensor,
+        weight: Operand,
+        bias: Operand | None,
+        axis: BatchAxis,
+        geometry: ConvolutionGeometry,
+    ) -> Tensor:
+        ctx.weight, ctx.bias, ctx.axis, ctx.geometry = weight, bias, axis, geometry
+        ctx.save_for_backward(x)
+        return torch.convolution(
+            x,
+            weight.value,
+            bias.value if bias else None,
+            geometry.stride,
+            geometry.padding,
+            geometry.dilation,
+            geometry.transposed,
+            geometry.output_padding,
+            geometry.groups,
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        weight, bias, axis, geometry = ctx.weight, ctx.bias, ctx.axis, ctx.geometry
+        (x,) = ctx.saved_tensors
+        x_gradient = None
+        if ctx.needs_input_grad[1]:
+            x_gradient, _, _ = torch.ops.aten.convolution_backward(
+                gradient, x, weight.value, None,
+                geometry.stride, geometry.padding, geometry.dilation, geometry.transposed,
+                geometry.output_padding, geometry.groups, (True, False, False),
+            )  # fmt: skip
+        inputs, outputs = (axis.samples_first(t).flatten(1, 2) for t in (x, gradient))
+        if bias and bias.use:
+            sums = outputs.flatten(3).sum((1, 3)) if outputs.ndim > 3 else outputs.sum(1)
+            bias.use.deliver(DenseContribution(sums))
+        if weight.use:
+            patched, pointwise = (
+                (outputs, inputs) if geometry.transposed else (inputs, outputs)
+            )
+            weight.use.deliver(
+                ConvolutionContribution(patched, pointwise, weight.use.tensor.shape, geometry)
+            )
+        return None, x_gradient, None, None, None, None
+
+
+class EmbeddingCut(torch.autograd.Function):
+    """Rows of a table picked by indices that depend on the data."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        anchor: Tensor,
+        indices: Tensor,
+        table: Operand,
+        axis: BatchAxis,
+        padding_idx: int,
+    ) -> Tensor:
+        ctx.table, ctx.axis, ctx.padding_idx = table, axis, padding_idx
+        ctx.save_for_backward(indices)
+        return table.value[indices]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        (indices,) = ctx.saved_tensors
+        axis, use = ctx.axis, ctx.table.use
+        width = use.tensor.shape[1:].numel()
+        rows = axis.rows(gradient.reshape(*indices.shape, width))
+        picked = axis.samples_first(indices).reshape(axis.n, -1)
+        if ctx.padding_idx >= 0:
+            rows = rows * (picked != ctx.padding_idx)[..., None]
+        use.deliver(
+            EmbeddingContribution(picked, rows, torch.Size((use.tensor.shape[0], width)))
+            if use.tensor.ndim == 2
+            else EmbeddingContribution(picked, rows, use.tensor.shape)
+        )
+        return None, None, None, None, None

@@ -1,0 +1,114 @@
+"""Sets of torch functions by what they do to the batch dimension, and how to look inside one."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+_NAMESPACES = (torch, torch.Tensor, F, torch.special, torch.linalg, torch._C._nn)
+
+
+def spellings(*names: str) -> frozenset[Callable]:
+    """Every callable that torch offers under a name: function, method, operator, in place."""
+    found = set()
+    for name in names:
+        for form in (name, f"{name}_", f"__{name}__", f"__r{name}__", f"__i{name}__"):
+            for namespace in _NAMESPACES:
+                function = getattr(namespace, form, None)
+                if callable(function):
+                    found.add(function)
+    return frozenset(found)
+
+
+def attributes(*names: str) -> frozenset[Callable]:
+    """The getters of tensor attributes, as a torch function mode sees them."""
+    return frozenset(getattr(torch.Tensor, name).__get__ for name in names)
+
+
+# Output element = function of the elements at the same place, after broadcasting.
+ELEMENTWISE = spellings(
+    *("add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide", "truediv"),
+    *("pow", "float_power", "rsub", "maximum", "minimum", "fmax", "fmin", "where", "lerp"),
+    *("addcmul", "addcdiv", "atan2", "arctan2", "hypot", "logaddexp", "logaddexp2", "xlogy"),
+    *("xlog1py", "fmod", "remainder", "clamp", "clip", "clamp_min", "clamp_max", "copysign"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "isclose", "logical_and", "logical_or"),
+    *("logical_xor", "floor_divide", "floordiv", "mod", "copy_", "masked_fill", "heaviside"),
+    *("broadcast_tensors", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"),
+)
+
+# Output elements are input elements in other places (or constants).
+MOVES = spellings(
+    *("transpose", "permute", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "adjoint"),
+    *("reshape", "view", "view_as", "reshape_as", "flatten", "unflatten", "ravel"),
+    *("unsqueeze", "squeeze", "expand", "expand_as", "broadcast_to"),
+    *("repeat", "tile", "repeat_interleave", "select", "narrow", "index_select", "getitem"),
+    *("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack"),
+    *("chunk", "split", "split_with_sizes", "tensor_split", "hsplit", "vsplit", "unbind"),
+    *("roll", "flip", "fliplr", "flipud", "rot90", "pixel_shuffle", "pixel_unshuffle"),
+    *("channel_shuffle", "diagonal", "take_along_dim", "meshgrid", "pad"),
+) | attributes("T", "mT", "H", "mH") | frozenset({torch.Tensor.unfold})
+
+# Moves in which tensors beside the first act by their values.
+INDEXING = spellings("getitem", "index_select", "take_along_dim", "repeat_interleave")
+
+PADDING = spellings("pad")
+
+REDUCTIONS = spellings(
+    *("sum", "mean", "amax", "amin", "logsumexp", "prod", "any", "all", "std", "var", "max"),
+    *("min", "argmax", "argmin", "nansum", "nanmean", "median", "count_nonzero"),
+)
+
+MATRIX_PRODUCTS = spellings("matmul", "mm", "bmm")
+
+# Differentiation inside a log-likelihood would run the cuts' backward too early.
+DIFFERENTIATION = frozenset(
+    {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
+)
+
+RANDOM = {
+    torch.randn: torch.randn,
+    torch.rand: torch.rand,
+    torch.randn_like: torch.randn,
+    torch.rand_like: torch.rand,
+}
+
+_ASKS_FOR_OVERRIDES = (
+    "has_torch_function",
+    "has_torch_function_unary",
+    "has_torch_function_variadic",
+)
+
+
+@functools.cache
+def body_of(function: Callable) -> Callable[..., Any] | None:
+    """The body of a torch function written in Python, so that the calls inside it are seen.
+
+    Such a function first asks whether somebody overrides it and would come straight back to the
+    mode; the copy returned here asks nobody. None for functions without a Python body.
+    """
+    if not isinstance(function, types.FunctionType):
+        return None
+    if not any(name in function.__code__.co_names for name in _ASKS_FOR_OVERRIDES):
+        return None
+    namespace = dict(function.__globals__)
+    namespace.update(dict.fromkeys(_ASKS_FOR_OVERRIDES, _nobody_overrides))
+    copy = types.FunctionType(
+        function.__code__, namespace, function.__name__, function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+def _nobody_overrides(*_: Any) -> bool:
+    return False
+
+
+def name_of(function: Callable) -> str:
+    """A name that users recognise."""
+    return torch.overrides.resolve_name(function) or getattr(function, "__name__", repr(function))

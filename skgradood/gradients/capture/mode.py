@@ -1,0 +1,208 @@
+"""The torch function mode that watches a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from skgradood.gradients.capture.axes import BatchAxis
+from skgradood.gradients.capture.cuts import AlignedCut, CopyCut, Operand
+from skgradood.gradients.capture.functions import DIFFERENTIATION, RANDOM, body_of, name_of
+from skgradood.gradients.capture.noise import RowNoise
+from skgradood.gradients.capture.propagation import AxisPropagation, tensors_in
+from skgradood.gradients.capture.recorder import Recorder
+from skgradood.gradients.errors import StrategyRefused
+
+_NONE: frozenset[str] = frozenset()
+
+
+class CaptureMode(TorchFunctionMode):
+    """Sorts tensors into parameters, data and constants, and cuts where the first two meet.
+
+    *Parameters* are the leaves, and whatever is computed from them (and constants) alone.
+    *Data* are the batch, and whatever is computed from it; each has a known batch axis, or None.
+    Everything else is a constant. A function in which parameters and data meet is served by the
+    rule for that function; without a rule the model is refused.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, ...)
+        The batch.
+    recorder : Recorder
+        Is told of every use of a parameter.
+    propagation : AxisPropagation
+        Kept between batches for what it remembers.
+    noise : RowNoise
+        Draws random numbers row by row.
+    rules : mapping of function to rule
+        What happens where parameters and data meet.
+    """
+
+    def __init__(
+        self,
+        X: Tensor,
+        recorder: Recorder,
+        propagation: AxisPropagation,
+        noise: RowNoise,
+        rules: Mapping[Callable, Callable],
+    ) -> None:
+        super().__init__()
+        self.rules = rules
+        self.recorder = recorder
+        self.propagation = propagation
+        self.noise = noise
+        self.anchor = torch.zeros((), device=X.device, requires_grad=True)
+        self._leaves: dict[int, frozenset[str]] = {
+            id(p): frozenset((name,)) for name, p in recorder.parameters.items()
+        }
+        self._derived = WeakTensorKeyDictionary()
+        self._axes = WeakTensorKeyDictionary()
+        self.mark(X, BatchAxis(0, len(X)))
+
+    def mark(self, tensor: Tensor, axis: BatchAxis | None) -> None:
+        """Register a tensor as data."""
+        self._axes[tensor] = axis
+
+    def is_data(self, tensor: Any) -> bool:
+        return isinstance(tensor, Tensor) and tensor in self._axes
+
+    def is_parameter(self, tensor: Any) -> bool:
+        return isinstance(tensor, Tensor) and bool(self._leaves_of(tensor))
+
+    def axis_of(self, tensor: Tensor) -> BatchAxis:
+        """The batch axis of data; refuses where it is unknown."""
+        axis = self._axes[tensor]
+        if axis is None:
+            raise StrategyRefused(
+                f"a parameter meets a tensor of shape {tuple(tensor.shape)} in which the samples "
+                "cannot be told apart"
+            )
+        return axis
+
+    def operand(self, tensor: Tensor) -> Operand:
+        """A tensor at a meeting point, detached; its use is recorded if it is a parameter."""
+        leaves = self._leaves_of(tensor)
+        use = self.recorder.use(tensor, leaves) if leaves else None
+        return Operand(tensor.detach(), use)
+
+    def copies(self, tensor: Tensor, layout: torch.Size | tuple[int, ...], axis: BatchAxis) -> Tensor:
+        """A parameter as one copy a sample, laid out to broadcast against data with ``axis``.
+
+        ``layout`` is the parameter's shape with ones inserted. A parameter that already has a
+        slice for every sample along the batch dimension is used slice by slice.
+        """
+        operand = self.operand(tensor)
+        value = operand.value.reshape(layout)
+        length = layout[axis.dim]
+        if length == 1:
+            cut = CopyCut
+        elif length == axis.size:
+            cut = AlignedCut
+        else:
+            raise StrategyRefused(
+                f"a parameter of shape {tuple(tensor.shape)} meets {axis.size} samples in a "
+                f"dimension of length {length}"
+            )
+        copies = cut.apply(self.anchor, value, operand, axis)
+        self.mark(copies, axis)
+        return copies
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in RANDOM:
+            return self._draw(function, args, kwargs)
+        if function in DIFFERENTIATION:
+            raise StrategyRefused(
+                f"{name_of(function)} is called inside the log-likelihood, which is not watched"
+            )
+        tensors = tensors_in(args, kwargs)
+        data = [t for t in tensors if t in self._axes]
+        leaves = self._leaves_among(tensors, function)
+        if not leaves:
+            return self._follow_data(function, args, kwargs, data)
+        if not data or not torch.is_grad_enabled():
+            return self._follow_parameters(function, args, kwargs, leaves, data)
+        return self._meet(function, args, kwargs)
+
+    def _leaves_of(self, tensor: Tensor) -> frozenset[str]:
+        return self._leaves.get(id(tensor)) or self._derived.get(tensor, _NONE)
+
+    def _leaves_among(self, tensors: list[Tensor], function: Callable) -> frozenset[str]:
+        found = _NONE
+        for tensor in tensors:
+            leaves = self._leaves_of(tensor)
+            if leaves:
+                found = found | leaves
+            elif tensor.grad_fn is not None and tensor not in self._axes:
+                raise StrategyRefused(
+                    f"{name_of(function)} receives the result of "
+                    f"{type(tensor.grad_fn).__name__}, an operation that cannot be watched"
+                )
+        return found
+
+    def _follow_data(
+        self, function: Callable, args: tuple, kwargs: dict, data: list[Tensor]
+    ) -> Any:
+        result = function(*args, **kwargs)
+        if not data:
+            return result
+        inputs = [(tensor, self._axes[tensor]) for tensor in data]
+        if result is None:
+            self._mark_assigned(args, inputs)
+            return result
+        outputs = tensors_in(result)
+        axes = self.propagation(function, args, kwargs, inputs, outputs)
+        for output, axis in zip(outputs, axes, strict=True):
+            self.mark(output, axis)
+        return result
+
+    def _mark_assigned(
+        self, args: tuple, inputs: list[tuple[Tensor, BatchAxis | None]]
+    ) -> None:
+        """An assignment writes data into its first argument, which may have been a constant."""
+        if not args or not isinstance(args[0], Tensor) or args[0] in self._axes:
+            return
+        axes = {axis for tensor, axis in inputs if tensor.ndim == args[0].ndim}
+        axis = next(iter(axes)) if len(axes) == 1 else None
+        self.mark(args[0], axis if axis is not None and axis.matches(args[0]) else None)
+
+    def _follow_parameters(
+        self,
+        function: Callable,
+        args: tuple,
+        kwargs: dict,
+        leaves: frozenset[str],
+        data: list[Tensor],
+    ) -> Any:
+        result = function(*args, **kwargs)
+        written = args[:1] if result is None else ()
+        for output in (*tensors_in(result), *written):
+            if isinstance(output, Tensor) and output.requires_grad:
+                self._derived[output] = leaves
+            elif data:
+                self.mark(output, None)
+        return result
+
+    def _meet(self, function: Callable, args: tuple, kwargs: dict) -> Any:
+        rule = self.rules.get(function)
+        if rule is not None:
+            return rule(self, function, args, kwargs)
+        body = body_of(function)
+        if body is not None:
+            with self:
+                return body(*args, **kwargs)
+        raise StrategyRefused(f"{name_of(function)} has no rule for parameters that meet data")
+
+    def _draw(self, function: Callable, args: tuple, kwargs: dict) -> Any:
+        drawn = self.noise.draw(function, args, kwargs)
+        if drawn is None:
+            return function(*args, **kwargs)
+        self.mark(drawn, BatchAxis(0, self.recorder.n))
+        return drawn

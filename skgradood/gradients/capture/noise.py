@@ -1,0 +1,66 @@
+"""Random numbers that a row receives whatever its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skgradood.gradients.capture.functions import RANDOM
+
+
+class RowNoise:
+    """Replaces a draw for a whole batch by one draw a row, from the row's own generator.
+
+    The result equals what each row would draw in a batch of its own, as long as the first
+    dimension of what is drawn runs over the rows.
+
+    Parameters
+    ----------
+    seeds : list of int
+        A seed for every row.
+    device : torch.device
+        Where the generators live.
+    """
+
+    def __init__(self, seeds: list[int], device: torch.device) -> None:
+        self.seeds = seeds
+        self.generator = torch.Generator(device=device).manual_seed(0)
+        self._rows: dict[bool, list[torch.Generator]] = {}
+
+    def draw(self, function: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor | None:
+        """What the rows draw, or None if the draw is not one a row."""
+        shape, options = _shape_of_draw(args, kwargs)
+        if shape is None or len(shape) == 0 or shape[0] != len(self.seeds):
+            return None
+        generator = options.pop("generator", None)
+        if generator not in (None, self.generator):
+            return None
+        plain = RANDOM[function]
+        rows = self._rows_for(explicit=generator is not None)
+        return torch.cat([plain((1, *shape[1:]), generator=row, **options) for row in rows])
+
+    def _rows_for(self, *, explicit: bool) -> list[torch.Generator]:
+        # The generator passed on and torch's global one are two streams of the same seed.
+        if explicit not in self._rows:
+            device = self.generator.device
+            self._rows[explicit] = [
+                torch.Generator(device=device).manual_seed(seed) for seed in self.seeds
+            ]
+        return self._rows[explicit]
+
+
+def _shape_of_draw(args: tuple, kwargs: dict[str, Any]) -> tuple[tuple | None, dict[str, Any]]:
+    options = dict(kwargs)
+    if args and isinstance(args[0], Tensor):
+        like = args[0]
+        options.setdefault("dtype", like.dtype)
+        options.setdefault("device", like.device)
+        options.pop("memory_format", None)
+        return tuple(like.shape), options
+    size = options.pop("size", args)
+    if len(size) == 1 and not isinstance(size[0], int):
+        size = size[0]
+    return tuple(size), options

@@ -1,0 +1,146 @@
+"""Gathers what the uses of each parameter contribute, and carries it down to the leaves."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from skgradood.gradients.contributions import (
+    Contribution,
+    DenseContribution,
+    JacobianContribution,
+)
+from skgradood.gradients.errors import StrategyRefused
+from skgradood.gradients.layer_gradient import LayerGradient
+from skgradood.gradients.reducers import Reducer
+
+# Rows pushed through a parameter-only graph at once.
+_CARRIED_ROWS = 64
+
+
+@dataclass(eq=False)
+class Use:
+    """One place where a tensor computed from parameters meets data."""
+
+    recorder: Recorder
+    tensor: Tensor
+    leaves: frozenset[str]
+
+    def deliver(self, contribution: Contribution) -> None:
+        """Called once, by the backward pass."""
+        self.recorder.receive(self, contribution)
+
+
+class Recorder:
+    """Collects contributions of one batch and hands every leaf to the reducer when complete.
+
+    A parameter that is used once, and directly, is reduced while the backward pass runs, so
+    that its gradients need not be kept. Several uses add up first; what reaches a leaf through
+    a parameter-only graph follows after the pass.
+    """
+
+    def __init__(self, parameters: dict[str, nn.Parameter], n: int, reducer: Reducer) -> None:
+        self.parameters = parameters
+        self.n = n
+        self.reducer = reducer
+        self._awaited: Counter[str] = Counter()
+        self._received: dict[str, list[Contribution]] = defaultdict(list)
+        self._carried: list[tuple[Use, Contribution]] = []
+        self._emitted: set[str] = set()
+
+    def use(self, tensor: Tensor, leaves: frozenset[str]) -> Use:
+        """Announce a use during the forward pass."""
+        self._awaited.update(leaves)
+        return Use(self, tensor, leaves)
+
+    def receive(self, use: Use, contribution: Contribution) -> None:
+        if not self._is_leaf(use):
+            self._carried.append((use, contribution))
+            return
+        (name,) = use.leaves
+        self._received[name].append(contribution)
+        self._awaited[name] -= 1
+        if self._awaited[name] == 0:
+            self._emit(name)
+
+    def finish(self) -> None:
+        """After the backward pass: carry, and hand over what is left."""
+        while self._carried:
+            use, contribution = self._carried.pop()
+            for name, carried in zip(
+                sorted(use.leaves), self._carry(use, contribution), strict=True
+            ):
+                if carried is not None:
+                    self._received[name].append(carried)
+        for name in self.parameters:
+            if name not in self._emitted:
+                self._emit(name)
+
+    def _is_leaf(self, use: Use) -> bool:
+        return len(use.leaves) == 1 and use.tensor is self.parameters[next(iter(use.leaves))]
+
+    def _emit(self, name: str) -> None:
+        parameter = self.parameters[name]
+        self._emitted.add(name)
+        self.reducer.update(
+            LayerGradient(
+                name,
+                parameter.shape,
+                self.n,
+                parameter.dtype,
+                parameter.device,
+                self._received.pop(name, []),
+            )
+        )
+
+    def _carry(self, use: Use, contribution: Contribution) -> list[Contribution | None]:
+        # A Jacobian is linear over the reals only, so it does not serve complex tensors.
+        if use.tensor.numel() <= self.n and not use.tensor.is_complex():
+            return self._carry_by_jacobian(use, contribution)
+        parts: list[list[Tensor | None]] = []
+        for start in range(0, self.n, _CARRIED_ROWS):
+            rows = slice(start, min(start + _CARRIED_ROWS, self.n))
+            parts.append(self._pull_back(use, contribution.dense(rows)))
+        return [
+            DenseContribution(torch.cat(column)) if column[0] is not None else None
+            for column in zip(*parts, strict=True)
+        ]
+
+    def _carry_by_jacobian(self, use: Use, contribution: Contribution) -> list[Contribution | None]:
+        size = use.tensor.numel()
+        basis = torch.eye(size, dtype=use.tensor.dtype, device=use.tensor.device)
+        jacobians = self._pull_back(use, basis.reshape(size, *use.tensor.shape))
+        coefficients = contribution.dense(slice(None)).reshape(self.n, size)
+        return [
+            JacobianContribution(coefficients, jacobian) if jacobian is not None else None
+            for jacobian in jacobians
+        ]
+
+    def _pull_back(self, use: Use, gradients: Tensor) -> list[Tensor | None]:
+        """Vector-Jacobian products (m, *leaf) of all rows of (m, *tensor) at once."""
+        leaves = [self.parameters[name] for name in sorted(use.leaves)]
+        try:
+            with torch.enable_grad():
+                if len(gradients) == 1:
+                    pulled = torch.autograd.grad(
+                        use.tensor, leaves, gradients[0], retain_graph=True, allow_unused=True
+                    )
+                    return [p if p is None else p[None] for p in pulled]
+                return list(
+                    torch.autograd.grad(
+                        use.tensor,
+                        leaves,
+                        gradients,
+                        retain_graph=True,
+                        allow_unused=True,
+                        is_grads_batched=True,
+                    )
+                )
+        except RuntimeError as error:
+            raise StrategyRefused(
+                f"gradients could not be carried through the computation of a parameter of shape "
+                f"{tuple(use.tensor.shape)} from {sorted(use.leaves)}: {error}"
+            ) from error

@@ -1,0 +1,169 @@
+"""Linear maps and matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skgradood.gradients.capture.axes import BatchAxis
+from skgradood.gradients.capture.cuts import LinearCut, Operand
+from skgradood.gradients.capture.functions import spellings
+from skgradood.gradients.capture.mode import CaptureMode
+from skgradood.gradients.capture.rules.elementwise import copies_for_broadcast
+from skgradood.gradients.errors import StrategyRefused
+
+
+def apply_linear(
+    mode: CaptureMode,
+    x: Tensor,
+    weight: Operand,
+    bias: Operand | None = None,
+    *,
+    transposed: bool = False,
+) -> Tensor:
+    """``x @ weight.T + bias`` with data x, registered as data."""
+    axis = mode.axis_of(x)
+    if axis.dim == x.ndim - 1:
+        raise StrategyRefused("a linear map over the dimension in which the samples lie")
+    result = LinearCut.apply(mode.anchor, x, weight, bias, axis, transposed)
+    mode.mark(result, axis)
+    return result
+
+
+def linear(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """``F.linear(input, weight, bias=None)``."""
+    x, weight, bias = _bind(("input", "weight", "bias"), args, kwargs)
+    if mode.is_data(weight) or not mode.is_data(x):
+        # A weight made from data is a matrix product of data, with the bias added.
+        with mode:
+            product = x @ weight.mT
+            return product if bias is None else product + bias
+    if bias is not None and mode.is_data(bias):
+        with mode:
+            return function(x, weight) + bias
+    bias_operand = None if bias is None else mode.operand(bias)
+    if weight.ndim == 1:
+        raise StrategyRefused("linear with a one-dimensional weight")
+    return apply_linear(mode, x, mode.operand(weight), bias_operand)
+
+
+def matmul(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """Matrix products between data and a parameter, on either side."""
+    left, right = _bind(("input", "mat2"), args, _rename(kwargs, other="mat2", tensor2="mat2"))
+    if getattr(function, "__name__", "") == "__rmatmul__":
+        left, right = right, left
+    if mode.is_data(left) and right.ndim == 2 and left.ndim >= 2:
+        return apply_linear(mode, left, mode.operand(right), transposed=True)
+    if mode.is_data(left) and right.ndim == 1 and left.ndim >= 2:
+        operand = mode.operand(right)
+        row = Operand(operand.value[None], operand.use)
+        with mode:
+            return apply_linear(mode, left, row).squeeze(-1)
+    if mode.is_data(right) and left.ndim == 2 and right.ndim >= 2:
+        with mode:
+            flipped = right.mT
+            return apply_linear(mode, flipped, mode.operand(left)).mT
+    return _batched(mode, left, right)
+
+
+def _batched(mode: CaptureMode, left: Tensor, right: Tensor) -> Tensor:
+    """A parameter with batch dimensions of its own: one copy for every sample."""
+    ndim = max(left.ndim, right.ndim)
+    for tensor in (left, right):
+        if mode.is_data(tensor):
+            axis = mode.axis_of(tensor)
+            if axis.dim + ndim - tensor.ndim >= ndim - 2:
+                raise StrategyRefused("a matrix product over the dimension of the samples")
+    left, right = copies_for_broadcast(mode, (left, right))
+    with mode:
+        return torch.matmul(left, right)
+
+
+def addmm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """``beta * input + alpha * mat1 @ mat2``, and the same with batches of matrices."""
+    names = ("input", "mat1", "mat2")
+    options = _rename(kwargs, batch1="mat1", batch2="mat2")
+    added, left, right = _bind(names, args, options)
+    beta, alpha = options.get("beta", 1), options.get("alpha", 1)
+    with mode:
+        product = left @ right
+        return beta * added + (product if alpha == 1 else alpha * product)
+
+
+def bilinear(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """``F.bilinear(input1, input2, weight, bias=None)``."""
+    first, second, weight, bias = _bind(("input1", "input2", "weight", "bias"), args, kwargs)
+    with mode:
+        # (…, 1, in1) against (out, in1, in2), then against in2
+        half = (first[..., None, None, :] @ weight).squeeze(-2)
+        result = (half @ second[..., None]).squeeze(-1)
+        return result if bias is None else result + bias
+
+
+def einsum(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """``torch.einsum``: the parameter gets the batch letter as one more subscript."""
+    equation, *operands = args
+    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
+        operands = list(operands[0])
+    if not isinstance(equation, str) or "..." in equation:
+        raise StrategyRefused("einsum with an ellipsis or with sublists")
+    inputs, output = _subscripts(equation)
+    letters = {
+        inputs[k][mode.axis_of(operand).dim]
+        for k, operand in enumerate(operands)
+        if mode.is_data(operand)
+    }
+    axes = [mode.axis_of(operand) for operand in operands if mode.is_data(operand)]
+    if len(letters) != 1 or len({axis.at(0) for axis in axes}) != 1:
+        raise StrategyRefused("einsum over samples that lie along different letters")
+    (letter,) = letters
+    if letter not in output:
+        raise StrategyRefused("einsum sums over the samples")
+    new_inputs, new_operands = [], []
+    for subscript, operand in zip(inputs, operands, strict=True):
+        if mode.is_parameter(operand):
+            subscript, operand = _copied(mode, subscript, operand, letter, axes[0])
+        new_inputs.append(subscript)
+        new_operands.append(operand)
+    result = torch.einsum(f"{','.join(new_inputs)}->{output}", *new_operands)
+    mode.mark(result, axes[0].at(output.index(letter)))
+    return result
+
+
+def _copied(
+    mode: CaptureMode, subscript: str, operand: Tensor, letter: str, axis: BatchAxis
+) -> tuple[str, Tensor]:
+    if letter in subscript:
+        dim = subscript.index(letter)
+        return subscript, mode.copies(operand, tuple(operand.shape), axis.at(dim))
+    copies = mode.copies(operand, (1, *operand.shape), axis.at(0))
+    return letter + subscript, copies
+
+
+def _subscripts(equation: str) -> tuple[list[str], str]:
+    left, arrow, output = equation.replace(" ", "").partition("->")
+    inputs = left.split(",")
+    if not arrow:
+        letters = "".join(inputs)
+        output = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+    return inputs, output
+
+
+def _bind(names: tuple[str, ...], args: tuple, kwargs: dict[str, Any]) -> list[Any]:
+    return [args[i] if i < len(args) else kwargs.get(name) for i, name in enumerate(names)]
+
+
+def _rename(kwargs: dict[str, Any], **names: str) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in kwargs.items()}
+
+
+RULES = (
+    dict.fromkeys(spellings("linear"), linear)
+    | dict.fromkeys(spellings("matmul", "mm", "bmm"), matmul)
+    | dict.fromkeys(spellings("addmm", "baddbmm"), addmm)
+    | dict.fromkeys(spellings("bilinear"), bilinear)
+    | dict.fromkeys((torch.functional.einsum, torch.einsum), einsum)
+)

@@ -1,0 +1,84 @@
+"""Affine norms: normalise without parameters, then scale and shift elementwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from skgradood.gradients.capture.mode import CaptureMode
+from skgradood.gradients.errors import StrategyRefused
+
+
+def batch_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """``torch.batch_norm``, with running statistics only: batch statistics couple samples."""
+    x, weight, bias, mean, variance, training, *rest = args
+    if training:
+        raise StrategyRefused("batch_norm normalises with the statistics of the batch")
+    normal = function(x, None, None, mean, variance, training, *rest)
+    return _affine(mode, normal, x, weight, bias, channel_dim=1)
+
+
+def instance_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """``torch.instance_norm``."""
+    x, weight, bias, *rest = args
+    return _affine(mode, function(x, None, None, *rest), x, weight, bias, channel_dim=1)
+
+
+def group_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """``torch.group_norm``."""
+    x, groups, weight, bias, *rest = args
+    return _affine(mode, function(x, groups, None, None, *rest), x, weight, bias, channel_dim=1)
+
+
+def layer_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """``torch.layer_norm``."""
+    x, shape, weight, bias, *rest = args
+    return _affine(mode, function(x, shape, None, None, *rest), x, weight, bias)
+
+
+def rms_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """``torch.rms_norm``."""
+    x, shape, weight, *rest = args
+    return _affine(mode, function(x, shape, None, *rest), x, weight, None)
+
+
+def _affine(
+    mode: CaptureMode,
+    normal: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    channel_dim: int | None = None,
+) -> Tensor:
+    if not mode.is_data(x):
+        raise StrategyRefused("a norm of a parameter with a scale made from data")
+    mode.mark(normal, mode.axis_of(x))
+    with mode:
+        for combine, parameter in ((torch.mul, weight), (torch.add, bias)):
+            if parameter is not None:
+                normal = combine(normal, _laid_out(mode, parameter, normal, channel_dim))
+    return normal
+
+
+def _laid_out(
+    mode: CaptureMode, parameter: Tensor, like: Tensor, channel_dim: int | None
+) -> Tensor:
+    if channel_dim is None:
+        layout = (1,) * (like.ndim - parameter.ndim) + tuple(parameter.shape)
+    else:
+        layout = tuple(-1 if d == channel_dim else 1 for d in range(like.ndim))
+        layout = tuple(parameter.numel() if size == -1 else size for size in layout)
+    if not mode.is_parameter(parameter):
+        return parameter.reshape(layout)
+    return mode.copies(parameter, layout, mode.axis_of(like))
+
+
+RULES = {
+    torch.batch_norm: batch_norm,
+    torch.instance_norm: instance_norm,
+    torch.group_norm: group_norm,
+    torch.layer_norm: layer_norm,
+    torch.rms_norm: rms_norm,
+}

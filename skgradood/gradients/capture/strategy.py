@@ -1,0 +1,76 @@
+"""The capture strategy: one watched forward pass, one backward pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from skgradood.gradients.capture.axes import BatchAxis
+from skgradood.gradients.capture.mode import CaptureMode
+from skgradood.gradients.capture.noise import RowNoise
+from skgradood.gradients.capture.propagation import AxisPropagation
+from skgradood.gradients.capture.recorder import Recorder
+from skgradood.gradients.capture.rules import RULES
+from skgradood.gradients.errors import StrategyRefused
+from skgradood.gradients.layers import trainable_parameters
+from skgradood.gradients.likelihood import LogLikelihood, check_differentiable
+from skgradood.gradients.reducers import Reducer
+
+
+class CaptureStrategy:
+    """Per-sample gradients of a batch in one forward and one backward pass.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In evaluation state.
+    log_likelihood : LogLikelihood
+        What is differentiated.
+    """
+
+    name = "capture"
+
+    def __init__(self, module: nn.Module, log_likelihood: LogLikelihood) -> None:
+        self.module = module
+        self.log_likelihood = log_likelihood
+        self._propagation = AxisPropagation()
+
+    def run(self, X: Tensor, reducer: Reducer) -> Tensor:
+        """Hand every layer's gradients to the reducer; return log-likelihoods (n,) in nats.
+
+        Raises
+        ------
+        StrategyRefused
+            If a parameter is used in a way that has no rule.
+        """
+        recorder = Recorder(trainable_parameters(self.module), len(X), reducer)
+        noise = RowNoise(self.log_likelihood.row_seeds(X), X.device)
+        states = noise.generator.get_state(), torch.get_rng_state()
+        mode = CaptureMode(X, recorder, self._propagation, noise, RULES)
+        with torch.enable_grad():
+            with mode:
+                values = self.log_likelihood(self.module, X, noise.generator)
+                values = self._per_sample(mode, values)
+            if not _same(states, (noise.generator.get_state(), torch.get_rng_state())):
+                raise StrategyRefused(
+                    "the log-likelihood draws random numbers that cannot be given to rows one by "
+                    "one, so a row's result would depend on its neighbours"
+                )
+            check_differentiable(values, self.log_likelihood, self.module)
+            torch.autograd.grad(values.sum(), mode.anchor, allow_unused=True)
+        recorder.finish()
+        return values.detach()
+
+    def _per_sample(self, mode: CaptureMode, values: Tensor) -> Tensor:
+        """Log-likelihoods as data, also where they come from parameters alone."""
+        if not mode.is_data(values):
+            zeros = torch.zeros_like(values).detach()
+            mode.mark(zeros, BatchAxis(0, len(values)))
+            values = values + zeros
+        if mode.axis_of(values) != BatchAxis(0, len(values)):
+            raise StrategyRefused("the log-likelihoods do not come in the order of the samples")
+        return values
+
+
+def _same(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

@@ -1,0 +1,218 @@
+"""Per-sample gradients of one parameter tensor, kept in the form in which they arise.
+
+A contribution is what one use of a parameter adds to its gradient, for all n samples of a
+batch. Linear maps and convolutions keep activations and output gradients, from which a squared
+norm often follows at less cost than the gradient itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+# Dense per-sample gradients are formed in blocks of about this many numbers, to stay in cache.
+BLOCK_NUMBERS = 1 << 19
+
+# A Gram norm that is a smaller share of its absolute terms than this has lost over three digits.
+_LEAST_GRAM_SHARE = 2e-3
+
+
+class Contribution(Protocol):
+    """What a reducer may ask of one use of a parameter tensor."""
+
+    n: int
+    shape: torch.Size
+
+    def dense(self, rows: slice) -> Tensor:
+        """Gradients of the samples in ``rows``, (m, *shape)."""
+
+    def squared_norm(self) -> Tensor:
+        """Squared norms, (n,) float64."""
+
+
+def row_blocks(n: int, numbers_a_row: int) -> list[slice]:
+    """Divide n rows into slices whose dense gradients stay in cache."""
+    size = max(1, BLOCK_NUMBERS // max(1, numbers_a_row))
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def sum_of_squares(gradients: Tensor) -> Tensor:
+    """Squared norm of every row of (m, ...), summed in float64."""
+    flat = gradients.reshape(len(gradients), -1)
+    if flat.is_complex():
+        flat = torch.view_as_real(flat).flatten(1)
+    return _accurate_dot(flat, flat)
+
+
+def _accurate_dot(a: Tensor, b: Tensor) -> Tensor:
+    """Row-wise inner product of (m, k), accumulated in float64 over short float32 sums."""
+    k = a.shape[1]
+    if a.dtype == torch.float64 or k <= 256:
+        return (a.double() * b.double()).sum(1)
+    whole = k - k % 256
+    products = (a[:, :whole] * b[:, :whole]).reshape(len(a), -1, 256).sum(2)
+    tail = a[:, whole:].double() * b[:, whole:].double()
+    return products.double().sum(1) + tail.sum(1)
+
+
+class _BlockNorm:
+    """Squared norms from dense gradients, block by block."""
+
+    def squared_norm(self) -> Tensor:
+        blocks = row_blocks(self.n, math.prod(self.shape))
+        return torch.cat([sum_of_squares(self.dense(rows)) for rows in blocks])
+
+
+@dataclass
+class DenseContribution(_BlockNorm):
+    """Gradients that are already there, (n, *shape)."""
+
+    gradients: Tensor
+
+    def __post_init__(self) -> None:
+        self.n = len(self.gradients)
+        self.shape = self.gradients.shape[1:]
+
+    def dense(self, rows: slice) -> Tensor:
+        return self.gradients[rows]
+
+
+@dataclass
+class OuterContribution(_BlockNorm):
+    """A linear map's weight: Σ over positions of output gradient ⊗ activation.
+
+    ``activations`` is (n, positions, in), ``output_gradients`` (n, positions, out).
+    The weight is stored as (out, in), or (in, out) if ``transposed``, and viewed as ``shape``.
+    """
+
+    activations: Tensor
+    output_gradients: Tensor
+    shape: torch.Size
+    transposed: bool = False
+
+    def __post_init__(self) -> None:
+        self.n = len(self.activations)
+
+    def dense(self, rows: slice) -> Tensor:
+        a, g = self.activations[rows], self.output_gradients[rows]
+        product = a.mT @ g if self.transposed else g.mT @ a
+        return product.reshape(len(product), *self.shape)
+
+    def squared_norm(self) -> Tensor:
+        _, positions, n_in = self.activations.shape
+        n_out = self.output_gradients.shape[2]
+        if positions == 1:
+            return sum_of_squares(self.activations) * sum_of_squares(self.output_gradients)
+        if self.activations.is_complex() or positions * (n_in + n_out) > n_in * n_out:
+            return super().squared_norm()
+        norms, trusted = gram_norm(self.activations, self.output_gradients)
+        return dense_where_distrusted(self, norms, trusted)
+
+
+def gram_norm(activations: Tensor, output_gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """‖Σ_t g_t aᵀ_t‖² = Σ_{t,u} ⟨a_t, a_u⟩⟨g_t, g_u⟩, without forming the gradient.
+
+    Parameters
+    ----------
+    activations, output_gradients : Tensor
+        (n, positions, in) and (n, positions, out).
+
+    Returns
+    -------
+    norms : Tensor
+        (n,) float64.
+    trusted : Tensor
+        (n,) bool. Where the terms cancel, their rounding errors weigh more than in the dense
+        form (the square of its condition number), and the value should not be used.
+    """
+    norms, trusted = [], []
+    for rows in row_blocks(len(activations), activations.shape[1] ** 2):
+        a, g = activations[rows], output_gradients[rows]
+        similarity, covariance = (a @ a.mT).flatten(1), (g @ g.mT).flatten(1)
+        norms.append(_accurate_dot(similarity, covariance))
+        bound = _accurate_dot(similarity.abs(), covariance.abs())
+        trusted.append(norms[-1] >= _LEAST_GRAM_SHARE * bound)
+    return torch.cat(norms), torch.cat(trusted)
+
+
+def dense_where_distrusted(
+    contribution: Contribution, norms: Tensor, trusted: Tensor
+) -> Tensor:
+    """Replace norms that lost their digits to cancellation by ones from dense gradients."""
+    for row in (~trusted).nonzero()[:, 0].tolist():
+        norms[row] = sum_of_squares(contribution.dense(slice(row, row + 1)))[0]
+    return norms
+
+
+@dataclass
+class EmbeddingContribution(_BlockNorm):
+    """Rows of a table, (size, width), picked by indices (n, positions)."""
+
+    indices: Tensor
+    output_gradients: Tensor
+    shape: torch.Size
+
+    def __post_init__(self) -> None:
+        self.n = len(self.indices)
+
+    def dense(self, rows: slice) -> Tensor:
+        indices, g = self.indices[rows], self.output_gradients[rows]
+        table = g.new_zeros(len(g), self.shape[0], g.shape[2])
+        table.scatter_add_(1, indices[..., None].expand_as(g), g)
+        return table.reshape(len(g), *self.shape)
+
+    def squared_norm(self) -> Tensor:
+        if self.output_gradients.is_complex() or self.indices.shape[1] > self.shape[0]:
+            return super().squared_norm()
+        norms = []
+        for rows in row_blocks(self.n, self.indices.shape[1] ** 2):
+            indices, g = self.indices[rows], self.output_gradients[rows]
+            same_row = indices[:, :, None] == indices[:, None, :]
+            norms.append(((g @ g.mT).double() * same_row).sum((1, 2)).clamp_min(0))
+        return torch.cat(norms)
+
+
+@dataclass
+class AlignedContribution(_BlockNorm):
+    """A tensor computed from parameters that already has one slice a sample along ``dim``.
+
+    Sample i touches only the slices of ``gradient`` whose entry of ``sample_of_slice`` is i.
+    """
+
+    gradient: Tensor
+    dim: int
+    sample_of_slice: Tensor
+    n: int
+
+    def __post_init__(self) -> None:
+        self.shape = self.gradient.shape
+
+    def dense(self, rows: slice) -> Tensor:
+        samples = torch.arange(self.n, device=self.gradient.device)[rows]
+        mine = samples[:, None] == self.sample_of_slice
+        layout = [1] * self.gradient.ndim
+        layout[self.dim] = -1
+        return self.gradient * mine.reshape(len(samples), *layout)
+
+
+@dataclass
+class JacobianContribution(_BlockNorm):
+    """Gradients cJ that reach a leaf through a parameter-only graph with few outputs.
+
+    ``coefficients`` is (n, q), one row a sample; ``jacobian`` (q, *shape).
+    """
+
+    coefficients: Tensor
+    jacobian: Tensor
+
+    def __post_init__(self) -> None:
+        self.n = len(self.coefficients)
+        self.shape = self.jacobian.shape[1:]
+
+    def dense(self, rows: slice) -> Tensor:
+        flat = self.coefficients[rows] @ self.jacobian.flatten(1)
+        return flat.reshape(len(flat), *self.shape)

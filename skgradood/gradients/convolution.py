@@ -1,0 +1,111 @@
+"""Per-sample gradients of convolution weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skgradood.gradients.contributions import (
+    _BlockNorm,
+    dense_where_distrusted,
+    gram_norm,
+    row_blocks,
+    sum_of_squares,
+)
+
+
+@dataclass(frozen=True)
+class ConvolutionGeometry:
+    """Stride, padding and the rest of one convolution, a number for every spatial dimension."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    transposed: bool
+    output_padding: tuple[int, ...]
+
+
+@dataclass
+class ConvolutionContribution(_BlockNorm):
+    """A convolution's weight: Σ over positions of output gradient ⊗ input patch.
+
+    A transposed convolution is the same with its roles exchanged: patches are taken from the
+    output gradient, and its input plays the part of the gradient.
+
+    ``patched`` and ``pointwise`` are (n, r, channels, *spatial): r rows of a batch to a sample.
+    """
+
+    patched: Tensor
+    pointwise: Tensor
+    shape: torch.Size
+    geometry: ConvolutionGeometry
+
+    def __post_init__(self) -> None:
+        self.n = len(self.patched)
+
+    def dense(self, rows: slice) -> Tensor:
+        patches, points = self._factors(rows)
+        # (m, groups, out / groups, positions) x (m, groups, positions, in / groups * kernel)
+        product = points.mT @ patches
+        return product.reshape(len(product), *self.shape)
+
+    def squared_norm(self) -> Tensor:
+        rows_a_sample = self.patched.shape[1]
+        positions = rows_a_sample * math.prod(self.pointwise.shape[3:])
+        n_out = self.shape[0] // self.geometry.groups
+        n_in = math.prod(self.shape[1:])
+        numbers = max(positions * n_in, n_out * n_in) * self.geometry.groups
+        gram = positions * (n_in + n_out) < n_in * n_out and not self.patched.is_complex()
+        if not gram or self.geometry.groups > 1:
+            blocks = row_blocks(self.n, numbers)
+            return torch.cat([sum_of_squares(self.dense(rows)) for rows in blocks])
+        norms, trusted = [], []
+        for rows in row_blocks(self.n, positions * n_in):
+            patches, points = (factor[:, 0] for factor in self._factors(rows))
+            block_norms, block_trusted = gram_norm(patches, points)
+            norms.append(block_norms)
+            trusted.append(block_trusted)
+        return dense_where_distrusted(self, torch.cat(norms), torch.cat(trusted))
+
+    def _factors(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Patches and points as (m, groups, positions, features)."""
+        patched, pointwise = self.patched[rows], self.pointwise[rows]
+        m, r = patched.shape[:2]
+        groups, kernel = self.geometry.groups, self.shape[2:]
+        spatial = pointwise.shape[3:]
+        windows = unfold(patched.flatten(0, 1), kernel, spatial, self.geometry)
+        d = len(kernel)
+        # (m, r, groups, channels / groups, *kernel, *positions)
+        windows = windows.unflatten(1, (groups, -1)).unflatten(0, (m, r))
+        order = (0, 2, 1, *range(4 + d, 4 + 2 * d), 3, *range(4, 4 + d))
+        patches = windows.permute(order).reshape(m, groups, r * math.prod(spatial), -1)
+        points = pointwise.reshape(m, r, groups, -1, math.prod(spatial))
+        points = points.permute(0, 2, 1, 4, 3).reshape(m, groups, r * math.prod(spatial), -1)
+        return patches, points
+
+
+def unfold(
+    x: Tensor, kernel: torch.Size, positions: torch.Size, geometry: ConvolutionGeometry
+) -> Tensor:
+    """All patches of (N, C, *spatial) under a kernel: a view (N, C, *kernel, *positions).
+
+    Works in any number of dimensions, with stride, dilation and zero padding.
+    """
+    pads = []
+    for d in reversed(range(len(kernel))):
+        reach = (positions[d] - 1) * geometry.stride[d] + (kernel[d] - 1) * geometry.dilation[d] + 1
+        # Rows of x that no patch reaches are cut off (a negative pad).
+        after = reach - geometry.padding[d] - x.shape[2 + d]
+        pads += [geometry.padding[d], after]
+    padded = F.pad(x, pads).contiguous()
+    steps = padded.stride()
+    by_kernel = [steps[2 + d] * geometry.dilation[d] for d in range(len(kernel))]
+    by_position = [steps[2 + d] * geometry.stride[d] for d in range(len(kernel))]
+    return padded.as_strided(
+        (*padded.shape[:2], *kernel, *positions), (*steps[:2], *by_kernel, *by_position)
+    )

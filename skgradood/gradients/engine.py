@@ -1,0 +1,203 @@
+"""The engine: strategies behind one signature, verified, with a ladder to fall back on."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from numbers import Integral
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skgradood.gradients.capture import CaptureStrategy
+from skgradood.gradients.errors import EngineWarning, StrategyRefused
+from skgradood.gradients.func import FuncStrategy
+from skgradood.gradients.layers import layer_layout
+from skgradood.gradients.likelihood import LogLikelihood, LogLikelihoodFunction
+from skgradood.gradients.loop import LoopStrategy
+from skgradood.gradients.reducers import Both, Reducer, SquaredNorms
+from skgradood.gradients.state import evaluation_state, isolated_rng
+from skgradood.gradients.verification import find_disagreement
+
+STRATEGIES = {
+    strategy.name: strategy for strategy in (CaptureStrategy, FuncStrategy, LoopStrategy)
+}
+ENGINES = ("auto", *STRATEGIES)
+
+
+
+class Strategy(Protocol):
+    """A way to get per-sample gradients of one batch."""
+
+    name: str
+
+    def run(self, X: Tensor, reducer: Reducer) -> Tensor:
+        """Hand every layer's gradients to the reducer; return log-likelihoods (n,)."""
+
+
+_LOGGER = logging.getLogger("skgradood.gradients")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+# A batch of this many numbers keeps the activations of an image model near the cache.
+_BATCH_NUMBERS = 1 << 16
+_LARGEST_BATCH = 256
+_SMALLEST_BATCH = 16
+
+
+class GradientEngine:
+    """Per-sample gradients of one module, streamed to a reducer.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The model. It is left bit for bit as it was.
+    log_likelihood : str or callable, default="log_prob"
+        See :func:`layer_gradient_norms`.
+    engine : {"auto", "capture", "func", "loop"}, default="auto"
+        "auto" tries the strategies in this order, and warns once when it falls back.
+    batch_size : int or "auto", default="auto"
+        Rows a pass. Halved when memory runs out.
+    verify : bool, default=True
+        Compare two rows of the first batch with the loop.
+    device : str, torch.device or None, default=None
+        Where to compute; None means where the module is. A copy of the module is made for
+        another device.
+    random_state : int, default=0
+        Mixed into the seeds of the rows' noise.
+
+    Attributes
+    ----------
+    strategy : str
+        The strategy in use; after a run, the one that served.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        log_likelihood: str | LogLikelihoodFunction = "log_prob",
+        engine: str = "auto",
+        batch_size: int | str = "auto",
+        verify: bool = True,
+        device: str | torch.device | None = None,
+        random_state: int | None = None,
+    ) -> None:
+        _check_options(module, engine, batch_size)
+        self.log_likelihood = LogLikelihood(log_likelihood, random_state or 0)
+        self.log_likelihood.check(module)
+        home = next((p.device for p in module.parameters()), torch.device("cpu"))
+        self.device = home if device is None else torch.device(device)
+        moved = self.device.type != home.type or self.device.index not in (None, home.index)
+        self.module = copy.deepcopy(module).to(self.device) if moved else module
+        self.batch_size = batch_size
+        self.verify = verify
+        names = list(STRATEGIES) if engine == "auto" else [engine]
+        self._ladder = [STRATEGIES[name](self.module, self.log_likelihood) for name in names]
+        self._verified = False
+
+    @property
+    def strategy(self) -> str:
+        return self._ladder[0].name
+
+    def run(self, X: Tensor, reducer: Reducer) -> np.ndarray:
+        """Stream the gradients of all rows of X through a reducer.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, ...)
+            Rows, on any device, in the form that the module takes.
+        reducer : Reducer
+            Receives every layer of every batch.
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+            Log-likelihoods in nats.
+        """
+        X = X.clone() if X.is_inference() else X.detach()
+        values: list[np.ndarray] = []
+        start, size = 0, self._first_batch_size(X)
+        with evaluation_state(self.module), isolated_rng(), torch.inference_mode(False):
+            while start < len(X):
+                batch = X[start : start + size].to(self.device)
+                try:
+                    values.append(self._run_batch(batch, reducer).double().cpu().numpy())
+                except (RuntimeError, MemoryError) as error:
+                    if len(batch) == 1 or not _is_out_of_memory(error):
+                        raise
+                    size = len(batch) // 2
+                    _LOGGER.warning("out of memory at %d rows; going on with %d", len(batch), size)
+                else:
+                    start += len(batch)
+        return np.concatenate(values)
+
+    def _first_batch_size(self, X: Tensor) -> int:
+        if self.batch_size != "auto":
+            return int(self.batch_size)
+        fitting = _BATCH_NUMBERS // max(1, X[0].numel())
+        return int(np.clip(fitting, _SMALLEST_BATCH, _LARGEST_BATCH))
+
+    def _run_batch(self, batch: Tensor, reducer: Reducer) -> Tensor:
+        """One batch through the first strategy of the ladder that serves it."""
+        reasons: list[str] = []
+        while True:
+            strategy = self._ladder[len(reasons)]
+            last = len(reasons) == len(self._ladder) - 1
+            try:
+                values = self._attempt(strategy, batch, reducer)
+            except Exception as error:
+                # The last strategy's errors are the model's own; so is running out of memory.
+                if last or _is_out_of_memory(error):
+                    raise
+                reasons.append(f"{strategy.name}: {error}")
+                continue
+            if reasons:
+                self._ladder = self._ladder[len(reasons) :]
+                warnings.warn(
+                    f"per-sample gradients of {type(self.module).__name__} are computed by "
+                    f"{strategy.name!r}, which is slower, because " + "; ".join(reasons),
+                    EngineWarning,
+                    stacklevel=5,
+                )
+            self._verified = self._verified or len(batch) > 1
+            return values
+
+    def _attempt(self, strategy: Strategy, batch: Tensor, reducer: Reducer) -> Tensor:
+        """Run one strategy, and verify it on its first batch; commit only what holds."""
+        if len(batch) == 1:
+            strategy = LoopStrategy(self.module, self.log_likelihood)
+        verifying = self.verify and not self._verified and not isinstance(strategy, LoopStrategy)
+        probe = SquaredNorms(layer_layout(self.module))
+        receiver = Both(reducer, probe) if verifying else reducer
+        receiver.begin(len(batch), batch.device)
+        values = strategy.run(batch, receiver)
+        if verifying:
+            disagreement = find_disagreement(
+                self.module, self.log_likelihood, batch, probe.current, values
+            )
+            if disagreement is not None:
+                raise StrategyRefused(
+                    f"its results are not those of single samples ({disagreement}); does the "
+                    "model couple the rows of a batch?"
+                )
+        reducer.commit()
+        return values
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        sign in str(error).lower() for sign in _OUT_OF_MEMORY
+    )
+
+
+def _check_options(module: Any, engine: str, batch_size: int | str) -> None:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module; got {type(module).__name__}")
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {sorted(ENGINES)}; got {engine!r}")
+    if batch_size != "auto" and not (isinstance(batch_size, Integral) and batch_size >= 1):
+        raise ValueError(f"batch_size must be a positive integer or 'auto'; got {batch_size!r}")

@@ -1,0 +1,64 @@
+"""What the engine hands to a reducer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from skgradood.gradients.contributions import Contribution, row_blocks, sum_of_squares
+
+
+@dataclass
+class LayerGradient:
+    """Per-sample gradients of one parameter tensor, for consecutive samples of a batch.
+
+    Attributes
+    ----------
+    name : str
+        The parameter's name in ``module.named_parameters()``.
+    shape : torch.Size
+        The parameter's shape.
+    n : int
+        Samples covered.
+    start : int
+        Where they begin in the batch; a strategy may deliver a layer in several pieces.
+    dtype, device
+        Those of the parameter.
+    contributions : list of Contribution
+        What each use of the parameter adds; empty where the log-likelihood does not depend on it.
+    """
+
+    name: str
+    shape: torch.Size
+    n: int
+    dtype: torch.dtype
+    device: torch.device
+    contributions: list[Contribution] = field(default_factory=list)
+    start: int = 0
+
+    def squared_norm(self) -> Tensor:
+        """Squared norms ‖∂ log p(x_i)/∂θ‖², (n,) float64, on the parameter's device."""
+        if not self.contributions:
+            return torch.zeros(self.n, dtype=torch.float64, device=self.device)
+        if len(self.contributions) == 1:
+            return self.contributions[0].squared_norm()
+        return torch.cat([sum_of_squares(block) for _, block in self.blocks()])
+
+    def dense(self, rows: slice = slice(None)) -> Tensor:
+        """Gradients of the samples in ``rows``, (m, *shape); uses sum before anything else."""
+        if not self.contributions:
+            m = len(range(*rows.indices(self.n)))
+            return torch.zeros(m, *self.shape, dtype=self.dtype, device=self.device)
+        total = self.contributions[0].dense(rows)
+        for contribution in self.contributions[1:]:
+            total = total + contribution.dense(rows)
+        return total
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Dense gradients in blocks small enough for the cache: (rows of this piece, (m, *shape))."""
+        for rows in row_blocks(self.n, math.prod(self.shape)):
+            yield rows, self.dense(rows)

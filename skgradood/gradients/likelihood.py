@@ -1,0 +1,110 @@
+"""The log-likelihood of a batch, called and checked in one way by every strategy."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+LogLikelihoodFunction = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
+
+
+class LogLikelihood:
+    """A log-likelihood in nats, one value a sample.
+
+    Parameters
+    ----------
+    log_likelihood : str or callable
+        The name of a method ``(X) -> (n,)`` or ``(X, generator=...) -> (n,)`` of the module, or a
+        callable ``(module, X, generator) -> (n,)``.
+    random_state : int, default=0
+        Mixed into the seed of every row's noise.
+    """
+
+    def __init__(
+        self, log_likelihood: str | LogLikelihoodFunction = "log_prob", random_state: int = 0
+    ) -> None:
+        self.log_likelihood = log_likelihood
+        self.random_state = random_state
+
+    @property
+    def description(self) -> str:
+        """What error messages call the function."""
+        if isinstance(self.log_likelihood, str):
+            return f"{self.log_likelihood}()"
+        return getattr(self.log_likelihood, "__name__", repr(self.log_likelihood))
+
+    def check(self, module: nn.Module) -> None:
+        """Raise TypeError unless the module has what is called."""
+        if not isinstance(self.log_likelihood, str):
+            if not callable(self.log_likelihood):
+                raise TypeError(
+                    "log_likelihood must be a method name or a callable (module, X, generator) -> "
+                    f"(n,); got {self.log_likelihood!r}"
+                )
+        elif not callable(getattr(module, self.log_likelihood, None)):
+            raise TypeError(
+                f"{type(module).__name__} has no method {self.log_likelihood}(X) -> (n,). Give the "
+                "module one that returns the log-likelihood of every sample in nats, or pass "
+                "log_likelihood=callable(module, X, generator) -> (n,)"
+            )
+
+    def __call__(self, module: nn.Module, X: Tensor, generator: torch.Generator) -> Tensor:
+        """Log-likelihoods in nats, (n,).
+
+        Raises
+        ------
+        TypeError
+            If something else than one floating number a sample comes back.
+        """
+        if not isinstance(self.log_likelihood, str):
+            values = self.log_likelihood(module, X, generator)
+        else:
+            method = getattr(module, self.log_likelihood)
+            values = method(X, generator=generator) if _takes_generator(method) else method(X)
+        self._check_values(module, values, len(X))
+        return values
+
+    def _check_values(self, module: nn.Module, values: Tensor, n: int) -> None:
+        came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        if came != (n,):
+            hint = "; it looks like a batch mean or sum" if came in ((), (1,)) else ""
+            raise TypeError(
+                f"{self.description} of {type(module).__name__} returned {came} for {n} samples; "
+                f"expected one log-likelihood a sample, shape ({n},){hint}"
+            )
+        if not values.is_floating_point():
+            raise TypeError(
+                f"{self.description} of {type(module).__name__} returned dtype {values.dtype}; "
+                "expected floating point nats"
+            )
+
+    def row_seeds(self, X: Tensor) -> list[int]:
+        """A seed for every row of X, from its content: neighbours and position play no part."""
+        key = str(self.random_state).encode()
+        return [
+            int.from_bytes(
+                hashlib.blake2b(row.tobytes(), digest_size=8, key=key[:64]).digest(), "little"
+            )
+            >> 1
+            for row in X.cpu().numpy()
+        ]
+
+
+def check_differentiable(values: Tensor, log_likelihood: LogLikelihood, module: nn.Module) -> None:
+    """Raise ValueError if log-likelihoods do not depend on any trainable parameter."""
+    if not values.requires_grad:
+        raise ValueError(
+            f"{log_likelihood.description} of {type(module).__name__} does not depend on any "
+            "parameter that requires grad; is it computed under torch.no_grad(), or detached?"
+        )
+
+
+def _takes_generator(method: Callable) -> bool:
+    try:
+        return "generator" in inspect.signature(method).parameters
+    except (TypeError, ValueError):  # a compiled method without a signature
+        return False

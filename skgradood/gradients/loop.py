@@ -1,0 +1,70 @@
+"""The loop strategy: one sample at a time. Always right, and the oracle of the others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from skgradood.gradients.contributions import DenseContribution
+from skgradood.gradients.layer_gradient import LayerGradient
+from skgradood.gradients.layers import trainable_parameters
+from skgradood.gradients.likelihood import LogLikelihood, check_differentiable
+from skgradood.gradients.reducers import Reducer
+from skgradood.gradients.state import isolated_rng
+
+
+class LoopStrategy:
+    """Per-sample gradients by one forward and backward pass a sample.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In evaluation state.
+    log_likelihood : LogLikelihood
+        What is differentiated.
+    """
+
+    name = "loop"
+
+    def __init__(self, module: nn.Module, log_likelihood: LogLikelihood) -> None:
+        self.module = module
+        self.log_likelihood = log_likelihood
+
+    def run(self, X: Tensor, reducer: Reducer) -> Tensor:
+        """Hand every layer's gradients to the reducer; return log-likelihoods (n,) in nats."""
+        parameters = trainable_parameters(self.module)
+        values = []
+        for i, seed in enumerate(self.log_likelihood.row_seeds(X)):
+            generator = torch.Generator(device=X.device).manual_seed(seed)
+            with isolated_rng(seed), torch.enable_grad():
+                value = self.log_likelihood(self.module, X[i : i + 1], generator)
+                check_differentiable(value, self.log_likelihood, self.module)
+                gradients = torch.autograd.grad(
+                    value.sum(), list(parameters.values()), allow_unused=True
+                )
+            values.append(value.detach())
+            emit_dense(parameters, [g if g is None else g[None] for g in gradients], i, 1, reducer)
+        return torch.cat(values)
+
+
+def emit_dense(
+    parameters: dict[str, nn.Parameter],
+    gradients: list[Tensor | None],
+    start: int,
+    n: int,
+    reducer: Reducer,
+) -> None:
+    """Hand dense gradients (n, *shape) of consecutive samples to a reducer; None means zero."""
+    for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
+        contributions = [] if gradient is None else [DenseContribution(gradient)]
+        reducer.update(
+            LayerGradient(
+                name,
+                parameter.shape,
+                n,
+                parameter.dtype,
+                parameter.device,
+                contributions,
+                start,
+            )
+        )

@@ -1,0 +1,124 @@
+"""The engine's entry points for torch users."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skgradood.gradients.engine import GradientEngine
+from skgradood.gradients.layers import layer_layout
+from skgradood.gradients.likelihood import LogLikelihoodFunction
+from skgradood.gradients.reducers import Reducer, SquaredNorms
+
+
+def layer_gradient_norms(
+    module: nn.Module,
+    X: Tensor | np.ndarray | Any,
+    *,
+    log_likelihood: str | LogLikelihoodFunction = "log_prob",
+    layers: str = "parameter",
+    engine: str = "auto",
+    batch_size: int | str = "auto",
+    verify: bool = True,
+    device: str | torch.device | None = None,
+    random_state: int | None = None,
+) -> np.ndarray:
+    """Squared norm of each layer's log-likelihood gradient, for every sample.
+
+    f_l(x) = ‖∂ log p(x) / ∂θ_l‖², the features of Dauncey et al. (TMLR 2024, equation 2).
+
+    Parameters
+    ----------
+    module : nn.Module
+        The model; evaluated in ``eval()`` and left bit for bit as it was.
+    X : Tensor or array-like of shape (n, ...)
+        Samples in the form and dtype that the module takes.
+    log_likelihood : str or callable, default="log_prob"
+        The name of a method ``(X) -> (n,)`` of the module (it may take ``generator=``), or a
+        callable ``(module, X, generator) -> (n,)``; in nats, one value a sample.
+    layers : {"parameter", "module", "channel"}, default="parameter"
+        What is one layer: a parameter tensor, the tensors of one module together, or an output
+        channel of a tensor. Parameters that do not require grad are left out.
+    engine : {"auto", "capture", "func", "loop"}, default="auto"
+        How gradients are computed. "auto" tries these in order of speed and says when it has to
+        fall back.
+    batch_size : int or "auto", default="auto"
+        Rows a pass. Halved when memory runs out.
+    verify : bool, default=True
+        Run two rows of the first batch alone, and fall back unless they agree.
+    device : str, torch.device or None, default=None
+        Where to compute. None: where the module is.
+    random_state : int or None, default=None
+        Seed of whatever noise the log-likelihood draws. Each row draws from a generator seeded
+        by its own content, so that its result does not depend on its neighbours.
+
+    Returns
+    -------
+    ndarray of shape (n, L), float64
+        Squared norms, in nats² over squared parameter units. The columns are named by
+        :func:`layer_names`.
+
+    Raises
+    ------
+    TypeError
+        If the module has no such log-likelihood, or it does not return one value a sample.
+    ValueError
+        If X is empty, an option is unknown, or no parameter influences the log-likelihood.
+    """
+    reducer = SquaredNorms(layer_layout(module, layers))
+    per_sample_gradients(
+        module,
+        X,
+        reducer,
+        log_likelihood=log_likelihood,
+        engine=engine,
+        batch_size=batch_size,
+        verify=verify,
+        device=device,
+        random_state=random_state,
+    )
+    return reducer.result()
+
+
+def per_sample_gradients(
+    module: nn.Module,
+    X: Tensor | np.ndarray | Any,
+    reducer: Reducer,
+    *,
+    log_likelihood: str | LogLikelihoodFunction = "log_prob",
+    engine: str = "auto",
+    batch_size: int | str = "auto",
+    verify: bool = True,
+    device: str | torch.device | None = None,
+    random_state: int | None = None,
+) -> np.ndarray:
+    """Stream every layer's per-sample gradients through a reducer.
+
+    Parameters
+    ----------
+    module, X, log_likelihood, engine, batch_size, verify, device, random_state
+        See :func:`layer_gradient_norms`.
+    reducer : Reducer
+        Receives a ``LayerGradient`` for each parameter tensor while the backward pass runs.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+        Log-likelihoods in nats.
+    """
+    samples = torch.as_tensor(X)
+    if samples.ndim == 0 or len(samples) == 0:
+        raise ValueError(f"X must hold at least one sample; got shape {tuple(samples.shape)}")
+    gradient_engine = GradientEngine(
+        module,
+        log_likelihood=log_likelihood,
+        engine=engine,
+        batch_size=batch_size,
+        verify=verify,
+        device=device,
+        random_state=random_state,
+    )
+    return gradient_engine.run(samples, reducer)

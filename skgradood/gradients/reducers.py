@@ -1,0 +1,94 @@
+"""Reducers: what becomes of per-sample gradients while the backward pass runs."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skgradood.gradients.layer_gradient import LayerGradient
+from skgradood.gradients.layers import LayerLayout
+
+
+class Reducer(Protocol):
+    """Receives the per-sample gradients of a batch, layer by layer.
+
+    Every (layer, sample) pair comes exactly once, in pieces of consecutive samples. A batch may be run again after a failure or a fall-back; what was received since ``begin`` is
+    kept only when ``commit`` follows.
+    """
+
+    def begin(self, n: int, device: torch.device) -> None:
+        """A batch of n samples starts; whatever an uncommitted batch left is forgotten."""
+
+    def update(self, gradient: LayerGradient) -> None:
+        """One layer's gradients; they may be gone after the call."""
+
+    def commit(self) -> None:
+        """The batch is complete and verified."""
+
+
+class SquaredNorms:
+    """Squared norms of every layer, one row a sample.
+
+    Parameters
+    ----------
+    layout : LayerLayout
+        The layers; several tensors of one layer add up.
+    """
+
+    def __init__(self, layout: LayerLayout) -> None:
+        self.layout = layout
+        self._batches: list[np.ndarray] = []
+
+    def begin(self, n: int, device: torch.device) -> None:
+        n_layers = len(self.layout.names)
+        self._norms = torch.zeros(n, n_layers, dtype=torch.float64, device=device)
+
+    def update(self, gradient: LayerGradient) -> None:
+        slot = self.layout.slots[gradient.name]
+        norms = self._norms[gradient.start : gradient.start + gradient.n, slot.columns]
+        if slot.split is None:
+            norms += gradient.squared_norm()[:, None]
+            return
+        for rows, block in gradient.blocks():
+            norms[rows] += slot.split(_squares(block))
+
+    def commit(self) -> None:
+        # The one synchronisation of a batch on an accelerator.
+        self._batches.append(self._norms.cpu().numpy())
+
+    @property
+    def current(self) -> Tensor:
+        """Squared norms of the batch at hand, (n, L)."""
+        return self._norms
+
+    def result(self) -> np.ndarray:
+        """Squared norms of all committed batches, (n, L) float64."""
+        return np.concatenate(self._batches)
+
+
+class Both:
+    """Hands every layer to two reducers."""
+
+    def __init__(self, first: Reducer, second: Reducer) -> None:
+        self.reducers = (first, second)
+
+    def begin(self, n: int, device: torch.device) -> None:
+        for reducer in self.reducers:
+            reducer.begin(n, device)
+
+    def update(self, gradient: LayerGradient) -> None:
+        for reducer in self.reducers:
+            reducer.update(gradient)
+
+    def commit(self) -> None:
+        for reducer in self.reducers:
+            reducer.commit()
+
+
+def _squares(block: Tensor) -> Tensor:
+    if block.is_complex():
+        return torch.view_as_real(block).double().square().sum(-1)
+    return block.double().square()
