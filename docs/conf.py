@@ -17,8 +17,6 @@ extensions = [
     "numpydoc",
 ]
 exclude_patterns = ["_build"]
-# There may be no tables of results yet, or none in a source distribution.
-suppress_warnings = ["toc.empty_glob"]
 
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3

@@ -83,6 +83,17 @@ def test_docstrings_list_the_parameters_of_the_signature(name):
     assert listed_parameters(doc) == signature_parameters(CALLABLES[name])
 
 
+@pytest.mark.parametrize("name", [n for n, item in CALLABLES.items() if inspect.isclass(item)])
+def test_public_methods_are_documented(name):
+    """An inherited docstring counts, torch's and scikit-learn's included."""
+    methods = {
+        method: inspect.getdoc(getattr(CALLABLES[name], method))
+        for method, value in vars(CALLABLES[name]).items()
+        if not method.startswith("_") and (callable(value) or isinstance(value, property))
+    }
+    assert [method for method, doc in methods.items() if not doc] == []
+
+
 def listed_parameters(doc: str) -> list[str]:
     """Names in a numpydoc Parameters section, `a, b : int` counting as two."""
     section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w[\w ]*\n-{3,}$|\Z)", doc, re.M | re.S)
