@@ -24,6 +24,7 @@ FLOORS = {
     "metrics": 2,
     "features": 3,
     "detectors": 3,
+    "baselines": 4,
     "pipeline": 4,
     "persistence": 4,
     "evaluation": 4,
