@@ -1,1 +1,8 @@
-"""TODO."""
+"""Generative models: the estimator that trains them, and the modules."""
+
+from skgradood.models.gaussian import DiagonalGaussian
+from skgradood.models.generative_net import GenerativeNet
+from skgradood.models.glow import Glow
+from skgradood.models.vae import VAE
+
+__all__ = ["VAE", "DiagonalGaussian", "GenerativeNet", "Glow"]

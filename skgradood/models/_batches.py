@@ -1,0 +1,92 @@
+"""Devices, seeds, and evaluation in batches that fit into memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+_logger = logging.getLogger("skgradood")
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device that an option stands for; ``"auto"`` is CUDA where there is one.
+
+    Raises
+    ------
+    ValueError
+        If CUDA is asked for and there is none.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    resolved = torch.device(device)
+    if resolved.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(
+                f"device={str(device)!r} was asked for, but CUDA is not available here; "
+                "use device='auto' or 'cpu'"
+            )
+        # Its generators must exist before their states are saved around a training run.
+        torch.cuda.init()
+    return resolved
+
+
+def draw_seed(random_state: Any, stage: int = 0) -> int:
+    """A seed for torch; None draws fresh entropy and leaves NumPy's global generator alone.
+
+    Parameters
+    ----------
+    random_state : int, RandomState or None
+        The user's seed.
+    stage : int, default=0
+        Another number gives another seed from the same integer.
+    """
+    if random_state is None:
+        return int(np.random.default_rng().integers(2**31))
+    base = int(check_random_state(random_state).randint(2**31))
+    return int(np.random.SeedSequence((base, stage)).generate_state(1)[0])
+
+
+def evaluate_in_batches(
+    function: Callable[[Tensor], Tensor], X: Tensor, *, batch_size: int, device: torch.device
+) -> np.ndarray:
+    """Apply a function of one value a sample, a batch at a time, without gradients.
+
+    A batch that does not fit into the memory of the device is halved, and so are those after it.
+
+    Parameters
+    ----------
+    function : callable
+        (b, ...) to (b,) on the device.
+    X : Tensor of shape (n, ...)
+        On the CPU.
+    batch_size : int
+        Samples a batch.
+    device : torch.device
+        Where to evaluate.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+    """
+    values = np.empty(len(X))
+    start = 0
+    with torch.no_grad():
+        while start < len(X):
+            stop = min(start + batch_size, len(X))
+            try:
+                values[start:stop] = function(X[start:stop].to(device)).double().cpu().numpy()
+            except torch.cuda.OutOfMemoryError:
+                if batch_size == 1:
+                    raise
+                batch_size = max(1, batch_size // 2)
+                _logger.warning("out of GPU memory: going on with batches of %d", batch_size)
+                torch.cuda.empty_cache()
+            else:
+                start = stop
+    return values

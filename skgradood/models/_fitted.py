@@ -1,0 +1,115 @@
+"""What detectors and transformers take as ``estimator``, brought into one form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from skgradood.models._inputs import as_module_input
+from skgradood.models.generative_net import GenerativeNet
+from skgradood.utils.validation import check_samples
+
+
+@dataclass
+class LikelihoodModel:
+    """A fitted likelihood model.
+
+    Parameters
+    ----------
+    module : nn.Module
+        With ``log_prob(X) -> (n,)`` in nats.
+    estimator : GenerativeNet or nn.Module
+        Where the module comes from: a fitted estimator, or the module itself.
+    input_shape : tuple of int or None
+        Shape of one sample; None until `prepare` has seen samples.
+    """
+
+    module: nn.Module
+    estimator: GenerativeNet | nn.Module
+    input_shape: tuple[int, ...] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the module is on."""
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        return tensors[0].device if tensors else torch.device("cpu")
+
+    def prepare(self, X: Any, reset: bool = False) -> Tensor:
+        """Check samples and bring them into the form that the module takes.
+
+        Parameters
+        ----------
+        X : array-like
+            Rows or images, as the package's data contract allows.
+        reset : bool, default=False
+            Whether these are the samples of a fit. They define the shape of a sample if neither
+            training nor the module has done so.
+
+        Returns
+        -------
+        Tensor of shape (n, ...)
+            On the CPU: uint8 for a model of images, else the module's floating dtype.
+
+        Raises
+        ------
+        ValueError
+            If X breaks the data contract or has samples of another shape.
+        """
+        samples = check_samples(X, input_shape=self.input_shape)
+        if reset or self.input_shape is None:
+            self.input_shape = samples.shape[1:]
+        return as_module_input(samples, self.module)
+
+
+def fit_likelihood(estimator: Any, X: Any) -> LikelihoodModel:
+    """Bring what a user passes as ``estimator`` to a fitted likelihood model.
+
+    Parameters
+    ----------
+    estimator : GenerativeNet, FrozenEstimator or nn.Module
+        A `GenerativeNet` is cloned and fitted on ``X``; one inside
+        ``sklearn.frozen.FrozenEstimator`` and a module are used as they are, never copied.
+    X : array-like
+        Training samples.
+
+    Returns
+    -------
+    LikelihoodModel
+
+    Raises
+    ------
+    TypeError
+        For anything else, or for a module without ``log_prob``.
+    NotFittedError
+        For a frozen estimator that has not been fitted.
+    """
+    if isinstance(estimator, nn.Module):
+        return _from_module(estimator)
+    if isinstance(estimator, FrozenEstimator) and isinstance(estimator.estimator, GenerativeNet):
+        net = estimator.estimator
+        check_is_fitted(net)
+    elif isinstance(estimator, GenerativeNet):
+        net = clone(estimator).fit(X)
+    else:
+        raise TypeError(
+            "estimator must be a GenerativeNet, a fitted one inside "
+            "sklearn.frozen.FrozenEstimator, or a torch.nn.Module with log_prob(X) -> (n,); got "
+            f"{estimator!r}"
+        )
+    return LikelihoodModel(net.module_, net, net.input_shape_)
+
+
+def _from_module(module: nn.Module) -> LikelihoodModel:
+    if not callable(getattr(module, "log_prob", None)):
+        raise TypeError(
+            f"{type(module).__name__} has no method log_prob(X) -> (n,). Give the module one that "
+            "returns the log-likelihood of every sample in nats."
+        )
+    shape = getattr(module, "input_shape", None)
+    return LikelihoodModel(module, module, None if shape is None else tuple(shape))

@@ -1,0 +1,83 @@
+"""A trained module as plain arrays: the same bytes in every process, loadable on any device."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from skgradood.models._batches import resolve_device
+
+
+@dataclass(frozen=True)
+class ModuleRecipe:
+    """How a module was made, so that it can be made again before its arrays are loaded.
+
+    Parameters
+    ----------
+    factory : callable
+        Class of the module, or a function that makes one.
+    arguments : mapping
+        Its keyword arguments.
+    dtype : torch.dtype
+        Floating dtype of parameters and buffers.
+    """
+
+    factory: Callable[..., nn.Module]
+    arguments: Mapping[str, Any]
+    dtype: torch.dtype
+
+    def make(self) -> nn.Module:
+        """Make the module, on the CPU.
+
+        Raises
+        ------
+        TypeError
+            If the factory is an instance, makes no module, or makes one without ``log_prob``.
+        """
+        if isinstance(self.factory, nn.Module):
+            raise TypeError(
+                f"module must be a class or a function that makes a module; got an instance of "
+                f"{type(self.factory).__name__}. Pass the class and its arguments as module__..., "
+                "or give a trained module itself to the detector."
+            )
+        module = self.factory(**self.arguments)
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                f"module must make a torch.nn.Module; got one of {type(module).__name__}"
+            )
+        if not callable(getattr(module, "log_prob", None)):
+            raise TypeError(
+                f"{type(module).__name__} has no method log_prob(X) -> (n,). Give it one that "
+                "returns the log-likelihood of every sample in nats."
+            )
+        return module.to(self.dtype)
+
+
+def to_arrays(module: nn.Module) -> dict[str, np.ndarray]:
+    """Parameters and buffers of a module as arrays, by name."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}
+
+
+def load_arrays(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    """Set parameters and buffers of a module from `to_arrays`."""
+    # A copy: torch must not share memory with an array that may be read-only.
+    module.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
+
+
+def available_device(device: str | torch.device) -> torch.device:
+    """The device asked for, or the CPU with a warning on a machine that has no such device."""
+    try:
+        return resolve_device(device)
+    except ValueError:
+        warnings.warn(
+            f"the estimator was made for device={str(device)!r}, which is not available here; "
+            "its module is on the CPU now",
+            stacklevel=2,
+        )
+        return torch.device("cpu")
