@@ -123,7 +123,7 @@ class ConformalDetector(Detector):
             detector = clone(self.detector)
             if self.random_state is not None:
                 _seed(detector, rng)
-            detector.fit(_safe_indexing(X, training))
+            detector.fit(_safe_indexing(X, training), None)  # FrozenEstimator asks for a y
             calibration_samples = _safe_indexing(X, held_out)
         scores = np.sort(normality_scores(detector, calibration_samples))
         self._warn_if_too_few(len(scores))
@@ -204,7 +204,7 @@ class ConformalDetector(Detector):
                 f"so nothing will ever be flagged; at least {int(np.ceil(1 / self.alpha)) - 1} "
                 "are needed.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _threshold(self, scores: np.ndarray) -> float:

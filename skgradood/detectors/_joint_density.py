@@ -7,7 +7,6 @@ from dataclasses import fields
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.stats import skew
 from sklearn.base import _fit_context
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
@@ -164,17 +163,17 @@ class ChiSquareJointDensity(Detector):
         self.support_ = MARGINALS[self.marginal].relative_spread(X) > _MIN_SPREAD
         self._report_dropped()
         columns = X[:, self.support_]
-        if self.marginal == "normal":
-            _warn_if_squared_norms(columns)
-
         fit_options: dict[str, dict[str, str]] = {
             "chi2": {"method": self.chi2_fit},
             "gaussian": {"covariance": self.covariance},
         }
         marginal = MARGINALS[self.marginal].fit(columns, **fit_options.get(self.marginal, {}))
+        normal_scores = marginal.normal_score(columns)
         dependence = DEPENDENCES[self.dependence].fit(
-            marginal.normal_score(columns), **fit_options.get(self.dependence, {})
+            normal_scores, **fit_options.get(self.dependence, {})
         )
+        if self.marginal == "normal":
+            _warn_if_squared_norms(columns, normal_scores)
         # Fitted state is kept as plain arrays, so that it can be saved without pickling.
         for name, value in (vars(marginal) | vars(dependence)).items():
             setattr(self, f"{name}_", value)
@@ -266,7 +265,7 @@ class ChiSquareJointDensity(Detector):
             f"{int((~finite).sum())} of {len(X)} training rows hold NaN or infinity and were "
             "left out.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         return X[finite]
 
@@ -302,15 +301,16 @@ class ChiSquareJointDensity(Detector):
                 f"{len(self.dropped_features_)} of {self.n_features_in_} columns do not vary over "
                 f"the training rows and were left out: {self.dropped_features_}",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _names(self) -> list:
         return list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
 
 
-def _warn_if_squared_norms(columns: np.ndarray) -> None:
-    if columns.min() >= 0 and np.median(skew(columns)) > _SQUARED_NORM_SKEWNESS:
+def _warn_if_squared_norms(columns: np.ndarray, standardised: np.ndarray) -> None:
+    skewness = (standardised**3).mean(axis=0)
+    if columns.min() >= 0 and np.median(skewness) > _SQUARED_NORM_SKEWNESS:
         warnings.warn(
             "the columns look like squared norms (non-negative, strongly skewed), but marginal="
             '"normal" expects their logarithms. Use marginal="lognormal" or "chi2", or '
