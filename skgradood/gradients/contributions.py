@@ -139,9 +139,7 @@ def gram_norm(activations: Tensor, output_gradients: Tensor) -> tuple[Tensor, Te
     return torch.cat(norms), torch.cat(trusted)
 
 
-def dense_where_distrusted(
-    contribution: Contribution, norms: Tensor, trusted: Tensor
-) -> Tensor:
+def dense_where_distrusted(contribution: Contribution, norms: Tensor, trusted: Tensor) -> Tensor:
     """Replace norms that lost their digits to cancellation by ones from dense gradients."""
     for row in (~trusted).nonzero()[:, 0].tolist():
         norms[row] = sum_of_squares(contribution.dense(slice(row, row + 1)))[0]
@@ -214,5 +212,5 @@ class JacobianContribution(_BlockNorm):
         self.shape = self.jacobian.shape[1:]
 
     def dense(self, rows: slice) -> Tensor:
-        flat = self.coefficients[rows] @ self.jacobian.flatten(1)
+        flat = self.coefficients[rows] @ self.jacobian.reshape(len(self.jacobian), -1)
         return flat.reshape(len(flat), *self.shape)

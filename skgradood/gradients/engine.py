@@ -13,20 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from skgradood.gradients.capture import CaptureStrategy
-from skgradood.gradients.errors import EngineWarning, StrategyRefused
+from skgradood.gradients.errors import EngineWarning, LogLikelihoodError, StrategyRefused
 from skgradood.gradients.func import FuncStrategy
-from skgradood.gradients.layers import layer_layout
+from skgradood.gradients.layers import check_module, layer_layout
 from skgradood.gradients.likelihood import LogLikelihood, LogLikelihoodFunction
 from skgradood.gradients.loop import LoopStrategy
 from skgradood.gradients.reducers import Both, Reducer, SquaredNorms
 from skgradood.gradients.state import evaluation_state, isolated_rng
 from skgradood.gradients.verification import find_disagreement
 
-STRATEGIES = {
-    strategy.name: strategy for strategy in (CaptureStrategy, FuncStrategy, LoopStrategy)
-}
+STRATEGIES = {strategy.name: strategy for strategy in (CaptureStrategy, FuncStrategy, LoopStrategy)}
 ENGINES = ("auto", *STRATEGIES)
-
 
 
 class Strategy(Protocol):
@@ -149,7 +146,7 @@ class GradientEngine:
                 values = self._attempt(strategy, batch, reducer)
             except Exception as error:
                 # The last strategy's errors are the model's own; so is running out of memory.
-                if last or _is_out_of_memory(error):
+                if last or isinstance(error, LogLikelihoodError) or _is_out_of_memory(error):
                     raise
                 reasons.append(f"{strategy.name}: {error}")
                 continue
@@ -195,8 +192,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _check_options(module: Any, engine: str, batch_size: int | str) -> None:
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"module must be a torch.nn.Module; got {type(module).__name__}")
+    check_module(module)
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {sorted(ENGINES)}; got {engine!r}")
     if batch_size != "auto" and not (isinstance(batch_size, Integral) and batch_size >= 1):

@@ -64,7 +64,9 @@ class FuncStrategy:
                         values, rows
                     )
             except (RuntimeError, NotImplementedError) as error:
-                raise StrategyRefused(f"torch.func.vmap cannot follow the model: {error}") from error
+                raise StrategyRefused(
+                    f"torch.func.vmap cannot follow the model: {error}"
+                ) from error
             if not torch.equal(generator.get_state(), untouched):
                 raise StrategyRefused("the log-likelihood draws random numbers")
             log_likelihoods.append(log_likelihood)

@@ -59,6 +59,6 @@ class LayerGradient:
         return total
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Dense gradients in blocks small enough for the cache: (rows of this piece, (m, *shape))."""
+        """Dense gradients in blocks that fit the cache: (rows of this piece, (m, *shape))."""
         for rows in row_blocks(self.n, math.prod(self.shape)):
             yield rows, self.dense(rows)

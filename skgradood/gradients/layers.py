@@ -37,6 +37,12 @@ class LayerLayout:
     slots: dict[str, LayerSlot]
 
 
+def check_module(module: object) -> None:
+    """Raise TypeError unless the argument is a module."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module; got {type(module).__name__}")
+
+
 def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """Named parameters that require grad; a tied parameter occurs once, under its first name."""
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
@@ -64,6 +70,7 @@ def layer_layout(module: nn.Module, layers: str = "parameter") -> LayerLayout:
     """
     if layers not in _LAYOUTS:
         raise ValueError(f"layers must be one of {sorted(_LAYOUTS)}; got {layers!r}")
+    check_module(module)
     parameters = trainable_parameters(module)
     if not parameters:
         raise ValueError(
@@ -130,9 +137,9 @@ def _channel_split(
     if parameter.ndim == 0:
         return None
     owner = module.get_submodule(_owner(name))
-    if isinstance(owner, _ConvTransposeNd) and parameter.shape[:1] == (owner.in_channels,):
-        if parameter.ndim > 1:
-            return _TransposedChannels(owner.groups)
+    is_transposed = isinstance(owner, _ConvTransposeNd) and parameter.ndim > 1
+    if is_transposed and len(parameter) == owner.in_channels:
+        return _TransposedChannels(owner.groups)
     return _leading_channels
 
 

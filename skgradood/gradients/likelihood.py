@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from skgradood.gradients.errors import LogLikelihoodError
+
 LogLikelihoodFunction = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 
 
@@ -57,8 +59,8 @@ class LogLikelihood:
 
         Raises
         ------
-        TypeError
-            If something else than one floating number a sample comes back.
+        LogLikelihoodError
+            A TypeError, if something else than one floating number a sample comes back.
         """
         if not isinstance(self.log_likelihood, str):
             values = self.log_likelihood(module, X, generator)
@@ -72,12 +74,12 @@ class LogLikelihood:
         came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         if came != (n,):
             hint = "; it looks like a batch mean or sum" if came in ((), (1,)) else ""
-            raise TypeError(
+            raise LogLikelihoodError(
                 f"{self.description} of {type(module).__name__} returned {came} for {n} samples; "
                 f"expected one log-likelihood a sample, shape ({n},){hint}"
             )
         if not values.is_floating_point():
-            raise TypeError(
+            raise LogLikelihoodError(
                 f"{self.description} of {type(module).__name__} returned dtype {values.dtype}; "
                 "expected floating point nats"
             )

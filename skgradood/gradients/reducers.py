@@ -15,8 +15,9 @@ from skgradood.gradients.layers import LayerLayout
 class Reducer(Protocol):
     """Receives the per-sample gradients of a batch, layer by layer.
 
-    Every (layer, sample) pair comes exactly once, in pieces of consecutive samples. A batch may be run again after a failure or a fall-back; what was received since ``begin`` is
-    kept only when ``commit`` follows.
+    Every (layer, sample) pair comes exactly once, in pieces of consecutive samples. A batch may be
+    run again after a failure or a fall-back; what was received since ``begin`` is kept only when
+    ``commit`` follows.
     """
 
     def begin(self, n: int, device: torch.device) -> None:

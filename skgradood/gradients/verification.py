@@ -60,7 +60,9 @@ def find_disagreement(
         if not (value_excess > 0).any():
             return None
         row = int(value_excess.argmax())
-        return Disagreement("log-likelihood", rows[row], float(values[rows[row]]), float(loop_values[row]))
+        return Disagreement(
+            "log-likelihood", rows[row], float(values[rows[row]]), float(loop_values[row])
+        )
     where = int((excess / expected.clamp_min(torch.finfo(torch.float64).tiny)).argmax())
     row, column = divmod(where, expected.shape[1])
     return Disagreement(

@@ -49,10 +49,11 @@ class BatchAxis:
         return samples.repeat_interleave(self.inner).repeat(self.outer)
 
     def shadow(self, shape: torch.Size, device: torch.device) -> Tensor:
-        """One plus the sample to which each element of a tensor belongs, as an expanded view."""
+        """One plus the sample to which each element of a tensor belongs."""
         layout = [1] * len(shape)
         layout[self.dim] = self.size
-        return (self.sample_of_slice(device) + 1.0).reshape(layout).expand(shape)
+        # Contiguous, because view() refuses strides of zero.
+        return (self.sample_of_slice(device) + 1.0).reshape(layout).expand(shape).contiguous()
 
 
 def axis_of_shadow(shadow: Tensor, n: int) -> BatchAxis | None:

@@ -42,7 +42,9 @@ class CopyCut(torch.autograd.Function):
     """One copy of a parameter for every sample, as a view that broadcasts against the data."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, value: Tensor, operand: Operand, axis: BatchAxis) -> Tensor:
+    def forward(
+        ctx: Any, anchor: Tensor, value: Tensor, operand: Operand, axis: BatchAxis
+    ) -> Tensor:
         ctx.operand, ctx.axis = operand, axis
         # ``value`` is the operand's value laid out with one entry along the batch dimension.
         shape = [axis.size if d == axis.dim else -1 for d in range(value.ndim)]
@@ -61,7 +63,9 @@ class AlignedCut(torch.autograd.Function):
     """A tensor computed from parameters that already has a slice for every sample."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, value: Tensor, operand: Operand, axis: BatchAxis) -> Tensor:
+    def forward(
+        ctx: Any, anchor: Tensor, value: Tensor, operand: Operand, axis: BatchAxis
+    ) -> Tensor:
         ctx.operand, ctx.axis = operand, axis
         return value.view_as(value)
 
@@ -105,9 +109,7 @@ class LinearCut(torch.autograd.Function):
         gradients = axis.rows(gradient)
         if weight.use:
             shape = weight.use.tensor.shape
-            weight.use.deliver(
-                OuterContribution(axis.rows(x), gradients, shape, ctx.transposed)
-            )
+            weight.use.deliver(OuterContribution(axis.rows(x), gradients, shape, ctx.transposed))
         if bias and bias.use:
             bias.use.deliver(
                 DenseContribution(gradients.sum(1).reshape(axis.n, *bias.use.tensor.shape))
@@ -163,9 +165,7 @@ class ConvolutionCut(torch.autograd.Function):
             sums = outputs.flatten(3).sum((1, 3)) if outputs.ndim > 3 else outputs.sum(1)
             bias.use.deliver(DenseContribution(sums))
         if weight.use:
-            patched, pointwise = (
-                (outputs, inputs) if geometry.transposed else (inputs, outputs)
-            )
+            patched, pointwise = (outputs, inputs) if geometry.transposed else (inputs, outputs)
             weight.use.deliver(
                 ConvolutionContribution(patched, pointwise, weight.use.tensor.shape, geometry)
             )

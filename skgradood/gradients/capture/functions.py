@@ -42,16 +42,20 @@ ELEMENTWISE = spellings(
 )
 
 # Output elements are input elements in other places (or constants).
-MOVES = spellings(
-    *("transpose", "permute", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "adjoint"),
-    *("reshape", "view", "view_as", "reshape_as", "flatten", "unflatten", "ravel"),
-    *("unsqueeze", "squeeze", "expand", "expand_as", "broadcast_to"),
-    *("repeat", "tile", "repeat_interleave", "select", "narrow", "index_select", "getitem"),
-    *("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack"),
-    *("chunk", "split", "split_with_sizes", "tensor_split", "hsplit", "vsplit", "unbind"),
-    *("roll", "flip", "fliplr", "flipud", "rot90", "pixel_shuffle", "pixel_unshuffle"),
-    *("channel_shuffle", "diagonal", "take_along_dim", "meshgrid", "pad"),
-) | attributes("T", "mT", "H", "mH") | frozenset({torch.Tensor.unfold})
+MOVES = (
+    spellings(
+        *("transpose", "permute", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "adjoint"),
+        *("reshape", "view", "view_as", "reshape_as", "flatten", "unflatten", "ravel"),
+        *("unsqueeze", "squeeze", "expand", "expand_as", "broadcast_to"),
+        *("repeat", "tile", "repeat_interleave", "select", "narrow", "index_select", "getitem"),
+        *("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack"),
+        *("chunk", "split", "split_with_sizes", "tensor_split", "hsplit", "vsplit", "unbind"),
+        *("roll", "flip", "fliplr", "flipud", "rot90", "pixel_shuffle", "pixel_unshuffle"),
+        *("channel_shuffle", "diagonal", "take_along_dim", "meshgrid", "pad"),
+    )
+    | attributes("T", "mT", "H", "mH")
+    | frozenset({torch.Tensor.unfold})
+)
 
 # Moves in which tensors beside the first act by their values.
 INDEXING = spellings("getitem", "index_select", "take_along_dim", "repeat_interleave")
@@ -66,9 +70,7 @@ REDUCTIONS = spellings(
 MATRIX_PRODUCTS = spellings("matmul", "mm", "bmm")
 
 # Differentiation inside a log-likelihood would run the cuts' backward too early.
-DIFFERENTIATION = frozenset(
-    {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
-)
+DIFFERENTIATION = frozenset({torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward})
 
 RANDOM = {
     torch.randn: torch.randn,
@@ -98,7 +100,10 @@ def body_of(function: Callable) -> Callable[..., Any] | None:
     namespace = dict(function.__globals__)
     namespace.update(dict.fromkeys(_ASKS_FOR_OVERRIDES, _nobody_overrides))
     copy = types.FunctionType(
-        function.__code__, namespace, function.__name__, function.__defaults__,
+        function.__code__,
+        namespace,
+        function.__name__,
+        function.__defaults__,
         function.__closure__,
     )
     copy.__kwdefaults__ = function.__kwdefaults__

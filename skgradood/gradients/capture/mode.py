@@ -90,7 +90,9 @@ class CaptureMode(TorchFunctionMode):
         use = self.recorder.use(tensor, leaves) if leaves else None
         return Operand(tensor.detach(), use)
 
-    def copies(self, tensor: Tensor, layout: torch.Size | tuple[int, ...], axis: BatchAxis) -> Tensor:
+    def copies(
+        self, tensor: Tensor, layout: torch.Size | tuple[int, ...], axis: BatchAxis
+    ) -> Tensor:
         """A parameter as one copy a sample, laid out to broadcast against data with ``axis``.
 
         ``layout`` is the parameter's shape with ones inserted. A parameter that already has a
@@ -163,9 +165,7 @@ class CaptureMode(TorchFunctionMode):
             self.mark(output, axis)
         return result
 
-    def _mark_assigned(
-        self, args: tuple, inputs: list[tuple[Tensor, BatchAxis | None]]
-    ) -> None:
+    def _mark_assigned(self, args: tuple, inputs: list[tuple[Tensor, BatchAxis | None]]) -> None:
         """An assignment writes data into its first argument, which may have been a constant."""
         if not args or not isinstance(args[0], Tensor) or args[0] in self._axes:
             return

@@ -49,7 +49,9 @@ class AxisPropagation:
         if function in REDUCTIONS and len(inputs) == 1:
             axis = _reduced(inputs[0], args, kwargs, outputs[0])
             return [axis] * len(outputs)
-        if function in MATRIX_PRODUCTS and any(_is_contracted(*pair) for pair in _sides(args, inputs)):
+        if function in MATRIX_PRODUCTS and any(
+            _is_contracted(*pair) for pair in _sides(args, inputs)
+        ):
             return [None] * len(outputs)
         from_right = function in ELEMENTWISE or function in MATRIX_PRODUCTS
         return [_kept(inputs, output, from_right) for output in outputs]

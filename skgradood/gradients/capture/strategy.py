@@ -58,7 +58,8 @@ class CaptureStrategy:
                 )
             check_differentiable(values, self.log_likelihood, self.module)
             torch.autograd.grad(values.sum(), mode.anchor, allow_unused=True)
-        recorder.finish()
+        with torch.no_grad():
+            recorder.finish()
         return values.detach()
 
     def _per_sample(self, mode: CaptureMode, values: Tensor) -> Tensor:

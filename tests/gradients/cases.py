@@ -1,0 +1,243 @@
+"""The architectures that every engine and every reducer runs through.
+
+A case builds a module whose ``log_prob`` returns one value a sample, and a batch for it. Every
+case names the strategy that ``engine="auto"`` must end up with, so that a silent fall-back fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from skgradood.models import VAE, DiagonalGaussian, Glow, RealNVP
+from tests.gradients import modules
+
+
+@dataclass(frozen=True)
+class Case:
+    """A module and a batch.
+
+    ``make(dtype)`` returns (module, X); ``strategy`` is what serves under ``engine="auto"``;
+    ``warns`` is a piece of the fall-back's reason.
+    """
+
+    make: Callable[[torch.dtype], tuple[nn.Module, Tensor]]
+    strategy: str = "capture"
+    warns: str | None = None
+
+
+class SquaredOutput(nn.Module):
+    """A stand-in for a density: log p(x) = -Σ tanh-weighted squares of a network's output."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def log_prob(self, X: Tensor) -> Tensor:
+        out = self.body(X).flatten(1)
+        weights = torch.linspace(0.5, 1.5, out.shape[1], dtype=out.dtype)
+        return -(weights * out.square()).sum(1) + out.sin().sum(1)
+
+
+def seeded(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def _case(body: Callable[[], nn.Module], shape: tuple[int, ...], **options: str) -> Case:
+    def make(dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
+        module = SquaredOutput(body()).to(dtype)
+        modules.randomise(module)
+        return module, seeded(shape, dtype)
+
+    return Case(make, **options)
+
+
+def _density(build: Callable[[], nn.Module], shape: tuple[int, ...], **options: str) -> Case:
+    def make(dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
+        module = build().to(dtype)
+        modules.randomise(module)
+        return module, seeded(shape, dtype)
+
+    return Case(make, **options)
+
+
+def _tokens(build: Callable[[], nn.Module], **options: str) -> Case:
+    def make(dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
+        module = build().to(dtype)
+        modules.randomise(module)
+        generator = torch.Generator().manual_seed(3)
+        return module, torch.randint(0, 11, (4, 7), generator=generator)
+
+    return Case(make, **options)
+
+
+def _images(build: Callable[[], nn.Module], shape: tuple[int, ...], **options: str) -> Case:
+    def make(dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
+        module = build().to(dtype)
+        modules.randomise(module, scale=0.3)
+        generator = torch.Generator().manual_seed(3)
+        return module, torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+    return Case(make, **options)
+
+
+def _conv(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(*layers)
+
+
+CASES: dict[str, Case] = {
+    "mlp": _case(lambda: nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)), (5, 6)),
+    "linear_over_positions": _case(
+        lambda: nn.Sequential(nn.Linear(6, 4, bias=False), nn.GELU(), nn.Linear(4, 4)), (4, 3, 6)
+    ),
+    "conv1d": _case(lambda: _conv(nn.Conv1d(2, 3, 3, padding=1), nn.SiLU()), (4, 2, 9)),
+    "conv2d": _case(
+        lambda: _conv(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 2)), (4, 2, 7, 6)
+    ),
+    "conv3d": _case(lambda: nn.Conv3d(2, 3, (2, 3, 2), padding=(1, 0, 1)), (3, 2, 4, 5, 4)),
+    "conv2d_strided": _case(lambda: nn.Conv2d(3, 4, 4, stride=2, padding=1), (4, 3, 9, 8)),
+    "conv2d_dilated": _case(lambda: nn.Conv2d(2, 3, 3, dilation=(2, 1)), (4, 2, 8, 8)),
+    "conv2d_grouped": _case(lambda: nn.Conv2d(4, 6, 3, groups=2, padding=1), (4, 4, 6, 6)),
+    "conv2d_depthwise": _case(
+        lambda: _conv(nn.Conv2d(4, 8, 3, groups=4), nn.Conv2d(8, 3, 1)), (4, 4, 6, 6)
+    ),
+    "conv2d_same": _case(lambda: nn.Conv2d(2, 3, (4, 3), padding="same"), (4, 2, 6, 6)),
+    "conv2d_valid": _case(lambda: nn.Conv2d(2, 3, 3, padding="valid"), (4, 2, 6, 6)),
+    "conv2d_circular": _case(
+        lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), (4, 2, 6, 6)
+    ),
+    "conv2d_reflect": _case(
+        lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), (4, 2, 6, 6)
+    ),
+    "conv2d_replicate": _case(
+        lambda: nn.Conv2d(2, 3, 3, padding=(1, 2), padding_mode="replicate"), (4, 2, 6, 6)
+    ),
+    "conv2d_many_positions": _case(lambda: nn.Conv2d(1, 2, 3, padding=1), (3, 1, 20, 20)),
+    "conv_transpose1d": _case(
+        lambda: nn.ConvTranspose1d(3, 4, 3, stride=2, output_padding=1), (4, 3, 5)
+    ),
+    "conv_transpose2d": _case(
+        lambda: _conv(
+            nn.ConvTranspose2d(3, 4, 4, stride=2, padding=1), nn.LeakyReLU(),
+            nn.ConvTranspose2d(4, 2, 3),
+        ),
+        (4, 3, 4, 4),
+    ),
+    "conv_transpose2d_grouped": _case(
+        lambda: nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2, dilation=2), (4, 4, 4, 4)
+    ),
+    "conv_transpose3d": _case(lambda: nn.ConvTranspose3d(2, 3, 2, stride=2), (3, 2, 3, 3, 2)),
+    "conv_from_one_position": _case(
+        lambda: _conv(nn.ConvTranspose2d(5, 8, 4), nn.ReLU(), nn.Conv2d(8, 9, 4)), (4, 5, 1, 1)
+    ),
+    "batch_norm_eval": _case(
+        lambda: _conv(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), (4, 2, 6, 6)
+    ),
+    "batch_norm_of_rows": _case(
+        lambda: nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)), (4, 5)
+    ),
+    "layer_norm": _case(
+        lambda: nn.Sequential(nn.Linear(5, 6), nn.LayerNorm(6), nn.Linear(6, 2)), (4, 3, 5)
+    ),
+    "group_norm": _case(lambda: _conv(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4)), (4, 2, 6, 6)),
+    "instance_norm": _case(
+        lambda: _conv(nn.Conv2d(2, 4, 3), nn.InstanceNorm2d(4, affine=True)), (4, 2, 6, 6)
+    ),
+    "rms_norm": _case(lambda: nn.Sequential(nn.Linear(5, 6), nn.RMSNorm(6)), (4, 5)),
+    "prelu": _case(lambda: _conv(nn.Conv2d(2, 4, 3), nn.PReLU(4), nn.PReLU()), (4, 2, 6, 6)),
+    "inplace_relu": _case(
+        lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), nn.Linear(8, 3)), (5, 6)
+    ),
+    "bilinear": _case(lambda: modules.SelfBilinear(5, 3), (4, 5)),
+    "embedding_sequence": _tokens(lambda: modules.CausalTokens(11, 6)),
+    "embedding_with_padding": _tokens(lambda: modules.CausalTokens(11, 6, padding_idx=2)),
+    "tied_embedding": _tokens(lambda: modules.CausalTokens(11, 6, tied=True)),
+    "multi_head_attention": _case(lambda: modules.Attention(8, 2, batch_first=True), (4, 5, 8)),
+    "attention_sequence_first": _case(
+        lambda: modules.SequenceFirstAttention(8, 2), (4, 5, 8)
+    ),
+    "transformer_layer": _case(
+        lambda: nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), (4, 5, 8)
+    ),
+    "class_token": _case(lambda: modules.ClassToken(6), (4, 3, 6)),
+    "module_called_twice": _case(lambda: modules.Twice(nn.Linear(5, 5)), (4, 5)),
+    "conv_called_twice": _case(lambda: modules.Twice(nn.Conv2d(3, 3, 3, padding=1)), (4, 3, 5, 5)),
+    "weight_norm": _case(
+        lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(5, 4)), nn.Tanh()), (4, 5)
+    ),
+    "weight_norm_conv": _case(
+        lambda: _conv(parametrizations.weight_norm(nn.Conv2d(2, 4, 3))), (4, 2, 6, 6)
+    ),
+    "orthogonal": _case(lambda: parametrizations.orthogonal(nn.Linear(4, 4)), (4, 4)),
+    "spectral_norm": _case(lambda: parametrizations.spectral_norm(nn.Linear(5, 4)), (4, 5)),
+    "functional_use_of_child_weight": _case(lambda: modules.FunctionalChild(5, 4), (4, 5)),
+    "masked_weight": _case(lambda: modules.MaskedLinear(5), (4, 5)),
+    "matrix_products": _case(lambda: modules.MatrixProducts(5), (4, 3, 5)),
+    "einsum": _case(lambda: modules.Einsum(5), (4, 3, 5)),
+    "elementwise_zoo": _case(lambda: modules.ElementwiseZoo(5), (4, 3, 5)),
+    "constants_and_state": _case(lambda: modules.InitialState(5, 4), (4, 3, 5)),
+    "assignment": _case(lambda: modules.Assignment(6), (4, 6)),
+    "residual_in_place": _case(lambda: modules.InPlaceResidual(6), (4, 6)),
+    "frozen_parameters": _case(lambda: modules.partly_frozen(), (4, 5)),
+    "unused_parameter": _case(lambda: modules.WithUnused(5), (4, 5)),
+    "batch_in_other_dimensions": _case(lambda: modules.MovingBatch(6), (4, 3, 6)),
+    "windows_in_the_batch": _case(lambda: modules.Windows(4), (4, 8, 4)),
+    "mixture_by_broadcasting": _density(lambda: modules.Mixture(3, 5), (4, 5)),
+    "parameter_only_through_log_determinant": _density(
+        lambda: modules.LogDeterminantOnly(4), (4, 4)
+    ),
+    "linear_flow": _density(lambda: modules.LinearFlow(4), (4, 4)),
+    "log_prob_of_parameters_alone": _density(lambda: modules.Constant(4), (4, 4)),
+    "noise_from_generator": _density(lambda: modules.Noisy(5, explicit=True), (4, 5)),
+    "noise_from_global_generator": _density(lambda: modules.Noisy(5, explicit=False), (4, 5)),
+    "diagonal_gaussian": _density(lambda: DiagonalGaussian(input_shape=(4,)), (5, 4)),
+    "real_nvp": _density(lambda: RealNVP(input_shape=(4,), n_layers=3, hidden=8), (5, 4)),
+    "vae": _images(
+        lambda: VAE(input_shape=(1, 9, 8), latent_dim=4, width=4), (3, 1, 9, 8)
+    ),
+    "vae_colour": _images(
+        lambda: VAE(input_shape=(3, 8, 8), latent_dim=4, width=4), (3, 3, 8, 8)
+    ),
+    "glow_lu": _images(
+        lambda: Glow(input_shape=(1, 8, 8), n_levels=2, n_steps=2, hidden_channels=6),
+        (3, 1, 8, 8),
+    ),
+    "glow_plain_additive": _images(
+        lambda: Glow(
+            input_shape=(3, 4, 4), n_levels=1, n_steps=2, hidden_channels=6,
+            coupling="additive", permutation="plain", learned_prior=False,
+        ),
+        (3, 3, 4, 4),
+    ),
+    "custom_function_of_data": _case(lambda: modules.CustomFunction(5, of="data"), (4, 5)),
+    # What capture refuses, and who serves instead.
+    "gru": _case(
+        lambda: modules.LastOutput(nn.GRU(4, 5, batch_first=True)), (3, 4, 4),
+        strategy="loop", warns="no rule",
+    ),
+    "custom_function_of_a_parameter": _case(
+        lambda: modules.CustomFunction(5, of="parameter"), (4, 5),
+        strategy="loop", warns="cannot be watched",
+    ),
+    "custom_layer": _case(
+        lambda: modules.CustomLayer(5), (4, 5), strategy="loop", warns="cannot be told apart"
+    ),
+    "batch_statistics": _case(
+        lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, track_running_stats=False)),
+        (4, 2, 6, 6), strategy="func", warns="statistics of the batch",
+    ),
+    "mean_over_the_batch": _case(
+        lambda: modules.MinusBatchMean(5), (4, 5), strategy="func", warns="cannot be told apart"
+    ),
+    "softmax_over_the_batch": _case(
+        lambda: modules.BatchSoftmax(5), (4, 5), strategy="func", warns="couple the rows"
+    ),
+    "triangular_solve": _density(
+        lambda: modules.TriangularGaussian(4), (4, 4), strategy="func", warns="solve_triangular"
+    ),
+}  # fmt: skip

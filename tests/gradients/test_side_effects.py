@@ -1,0 +1,146 @@
+"""Nothing of the user's is touched: module, batch, global generators, flags."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skgradood.gradients import EngineWarning, layer_gradient_norms
+from tests.gradients import modules
+from tests.gradients.cases import CASES
+
+
+def snapshot(module):
+    """Everything of a module that a caller can see."""
+    return {
+        "values": copy.deepcopy(module.state_dict()),
+        "gradients": [None if p.grad is None else p.grad.clone() for p in module.parameters()],
+        "requires_grad": [p.requires_grad for p in module.parameters()],
+        "identities": [id(t) for t in (*module.parameters(), *module.buffers())],
+        "modes": [m.training for m in module.modules()],
+        "hooks": [len(m._forward_hooks) + len(m._backward_hooks) for m in module.modules()],
+        "attributes": [sorted(vars(m)) for m in module.modules()],
+        "rng": torch.get_rng_state(),
+        "numpy_rng": np.random.mtrand._rand.get_state()[1].copy(),
+        "threads": torch.get_num_threads(),
+        "grad_mode": torch.is_grad_enabled(),
+    }
+
+
+def assert_same(before, after):
+    for key, value in before.items():
+        if key == "values":
+            assert value.keys() == after[key].keys()
+            assert all(torch.equal(value[k], after[key][k]) for k in value)
+        elif key == "gradients":
+            assert [g is None for g in value] == [g is None for g in after[key]]
+            pairs = zip(value, after[key], strict=True)
+            assert all(torch.equal(a, b) for a, b in pairs if a is not None)
+        elif isinstance(value, (torch.Tensor, np.ndarray)):
+            assert (value == after[key]).all()
+        else:
+            assert value == after[key], key
+
+
+@pytest.mark.parametrize("engine", ["auto", "loop", "func"])
+@pytest.mark.parametrize("name", CASES)
+def test_module_and_generators_are_as_before(name, engine):
+    module, X = CASES[name].make(torch.float32)
+    module.train()
+    next(iter(module.children()), module).eval()
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    X_before, before = X.clone(), snapshot(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            layer_gradient_norms(module, X, engine=engine, random_state=1)
+        except RuntimeError:
+            assert engine == "func"  # which refuses some cases
+    assert_same(before, snapshot(module))
+    assert torch.equal(X, X_before)
+
+
+class Breaks(nn.Module):
+    """Changes itself in every way, then fails."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("seen", torch.zeros(3))
+        self.error = error
+
+    def log_prob(self, X):
+        self.train()
+        self.calls += 1
+        self.seen = X.detach().sum(0)
+        torch.rand(3)
+        self.layer(X).sum().backward()
+        raise self.error
+
+
+@pytest.mark.parametrize("engine", ["auto", "capture", "loop", "func"])
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()], ids=type)
+def test_everything_is_restored_after_an_exception(engine, error):
+    module = Breaks(error).eval()
+    before = snapshot(module)
+    with pytest.raises((RuntimeError, KeyboardInterrupt)):
+        layer_gradient_norms(module, torch.randn(4, 3, generator=torch.Generator()), engine=engine)
+    assert_same(before, snapshot(module))
+
+
+def test_the_callers_context_does_not_matter():
+    module, X = CASES["mlp"].make(torch.float64)
+    expected = layer_gradient_norms(module, X)
+    assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-12)
+    with torch.no_grad():
+        assert_close(layer_gradient_norms(module, X), expected)
+    with torch.inference_mode():
+        inference_X = X.clone()
+        assert_close(layer_gradient_norms(module, inference_X), expected)
+    assert_close(layer_gradient_norms(module, X.requires_grad_()), expected)
+    assert X.grad is None
+
+
+@pytest.mark.parametrize("name", ["noise_from_generator", "noise_from_global_generator"])
+def test_a_rows_noise_depends_on_its_content_and_the_seed_alone(name):
+    module, X = CASES[name].make(torch.float64)
+    norms = layer_gradient_norms(module, X, random_state=4)
+    order = [2, 0, 3, 1]
+    np.testing.assert_allclose(
+        layer_gradient_norms(module, X[order], random_state=4), norms[order], rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        layer_gradient_norms(module, X[1:2], random_state=4), norms[1:2], rtol=1e-12
+    )
+    torch.manual_seed(0)  # the caller's generators play no part
+    np.testing.assert_array_equal(layer_gradient_norms(module, X, random_state=4), norms)
+    other = layer_gradient_norms(module, X, random_state=5)
+    assert (np.abs(other / norms - 1) > 1e-3).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_results_do_not_depend_on_the_batch(name):
+    module, X = CASES[name].make(torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EngineWarning)
+        norms = layer_gradient_norms(module, X)
+        for batch_size in (1, 2, 3):
+            again = layer_gradient_norms(module, X, batch_size=batch_size)
+            np.testing.assert_allclose(again, norms, rtol=1e-9, atol=1e-20 * norms.max())
+
+
+def test_no_state_is_left_in_a_module_with_running_statistics():
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    modules.randomise(module)
+    module.log_prob = lambda X: module(X).flatten(1).sum(1)
+    before = snapshot(module.train())
+    layer_gradient_norms(module, torch.rand(4, 1, 5, 5, generator=torch.Generator()))
+    assert_same(before, snapshot(module))
