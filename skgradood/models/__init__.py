@@ -3,6 +3,7 @@
 from skgradood.models.gaussian import DiagonalGaussian
 from skgradood.models.generative_net import GenerativeNet
 from skgradood.models.glow import Glow
+from skgradood.models.real_nvp import RealNVP
 from skgradood.models.vae import VAE
 
-__all__ = ["VAE", "DiagonalGaussian", "GenerativeNet", "Glow"]
+__all__ = ["VAE", "DiagonalGaussian", "GenerativeNet", "Glow", "RealNVP"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import EpochTimer, PassthroughScoring, PrintLog
@@ -128,6 +129,26 @@ class LikelihoodTrainer(NeuralNet):
         groups = self.optimizer_.state_dict()["param_groups"]
         self.optimizer_.load_state_dict({"state": optimizer_state["state"], "param_groups": groups})
 
+    def epochs(self, *, first: int) -> list[dict[str, Any]]:
+        """What was recorded for every epoch; no batches, and nothing that depends on the clock.
+
+        Parameters
+        ----------
+        first : int
+            Number of the first epoch.
+        """
+        left_out = ("batches", "dur", "epoch", "train_batch_count", "valid_batch_count")
+        return [
+            {"epoch": number}
+            | {
+                # A plain float pickles to the same bytes under every version of NumPy.
+                key: float(value) if isinstance(value, np.floating) else value
+                for key, value in epoch.items()
+                if key not in left_out and not key.endswith("_best")
+            }
+            for number, epoch in enumerate(self.history, start=first)
+        ]
+
 
 _PROGRESS: dict[int, Callable[[], list[tuple[str, Any]]]] = {
     0: list,
@@ -164,3 +185,9 @@ def make_trainer(
         **(defaults | options),
     )
     return trainer.initialize()
+
+
+def at_rest(module: nn.Module) -> nn.Module:
+    """The module in evaluation mode, without the memory of its last gradient."""
+    module.zero_grad(set_to_none=True)
+    return module.eval()

@@ -22,7 +22,7 @@ from skgradood.models import _state
 from skgradood.models._batches import draw_seed, evaluate_in_batches, resolve_device
 from skgradood.models._inputs import as_module_input
 from skgradood.models._keywords import arguments_for, check_keywords, is_handed_on
-from skgradood.models._training import OPTIMIZERS, LikelihoodTrainer, make_trainer
+from skgradood.models._training import OPTIMIZERS, LikelihoodTrainer, at_rest, make_trainer
 from skgradood.utils.validation import check_samples
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -326,8 +326,8 @@ class GenerativeNet(DensityMixin, BaseEstimator):
                 trainer.resume(self.net_.optimizer_.state_dict())
             trainer.train(inputs)
         self.net_ = trainer
-        self.module_ = _at_rest(module)
-        self.history_ = history + _epochs(trainer, first=len(history) + 1)
+        self.module_ = at_rest(module)
+        self.history_ = history + trainer.epochs(first=len(history) + 1)
 
     def _check_samples(self, X: Any, *, reset: bool) -> np.ndarray:
         """Check X and, under ``reset``, remember its features as scikit-learn does."""
@@ -389,20 +389,4 @@ class GenerativeNet(DensityMixin, BaseEstimator):
             with isolated_rng():
                 module = self._recipe.make()
             _state.load_arrays(module, state["module_"])
-            self.module_ = _at_rest(module.to(device))
-
-
-def _at_rest(module: nn.Module) -> nn.Module:
-    """The module in evaluation mode, without the memory of its last gradient."""
-    module.zero_grad(set_to_none=True)
-    return module.eval()
-
-
-def _epochs(trainer: LikelihoodTrainer, *, first: int) -> list[dict[str, Any]]:
-    """What was recorded for every epoch, without batches and without what depends on the clock."""
-    left_out = ("batches", "dur", "epoch", "train_batch_count", "valid_batch_count")
-    return [
-        {"epoch": number}
-        | {k: v for k, v in epoch.items() if k not in left_out and not k.endswith("_best")}
-        for number, epoch in enumerate(trainer.history, start=first)
-    ]
+            self.module_ = at_rest(module.to(device))

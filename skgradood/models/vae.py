@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -55,7 +56,7 @@ class VAE(nn.Module):
         sizes = [tuple(size >> i for size in self.input_shape[1:]) for i in range(_N_HALVINGS + 1)]
 
         encoder: list[nn.Module] = []
-        for n_in, n_out in zip(channels[:-1], channels[1:], strict=True):
+        for n_in, n_out in itertools.pairwise(channels):
             encoder += _normalised(nn.Conv2d(n_in, n_out, 4, stride=2, padding=1, bias=False))
         self.encoder = nn.Sequential(*encoder)
         self.to_mean = nn.Conv2d(channels[-1], latent_dim, sizes[-1])

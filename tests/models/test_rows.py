@@ -1,0 +1,100 @@
+"""The models of rows against independent formulas."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+
+from skgradood.models import DiagonalGaussian, RealNVP
+
+
+def rows(n, d, seed=0):
+    X = np.random.default_rng(seed).normal(size=(n, d)) * np.arange(1, d + 1) + 3
+    return torch.from_numpy(X)
+
+
+def make_flow(d):
+    torch.manual_seed(0)
+    model = RealNVP((d,), n_layers=3, hidden=5).double()
+    model.initialize(rows(100, d))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_real_nvp_is_the_change_of_variables_formula(d):
+    model = make_flow(d)
+    X = rows(4, d, seed=1)
+    z, _ = model.encode(X)
+    for i in range(len(X)):
+        jacobian = torch.autograd.functional.jacobian(lambda x: model.encode(x[None])[0][0], X[i])
+        expected = (
+            torch.linalg.slogdet(jacobian).logabsdet
+            - 0.5 * (z[i] ** 2).sum()
+            - d / 2 * math.log(2 * math.pi)
+        )
+        torch.testing.assert_close(model.log_prob(X)[i], expected)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_real_nvp_decode_undoes_encode(d):
+    model = make_flow(d)
+    X = rows(20, d, seed=1)
+    torch.testing.assert_close(model.decode(model.encode(X)[0]), X)
+
+
+def test_diagonal_gaussian_is_the_normal_density():
+    model = DiagonalGaussian((3,)).double()
+    X = rows(50, 3)
+    model.initialize(X)
+    expected = multivariate_normal(X.mean(0), np.diag(X.var(0, correction=0))).logpdf(X)
+    np.testing.assert_allclose(model.log_prob(X).detach(), expected)
+
+
+def test_gradients_of_the_diagonal_gaussian_are_those_documented():
+    model = DiagonalGaussian((3,)).double()
+    model.initialize(rows(50, 3))
+    x = rows(1, 3, seed=1)
+    model.log_prob(x).sum().backward()
+    scale = model.log_scale.detach().exp()
+    z = (x[0] - model.mean.detach()) / scale
+    torch.testing.assert_close(model.mean.grad, z / scale)
+    torch.testing.assert_close(model.log_scale.grad, z**2 - 1)
+
+
+@pytest.mark.parametrize("make", [DiagonalGaussian, make_flow])
+def test_samples_have_the_density_that_log_prob_gives(make):
+    """Mean log-likelihood of samples is the negative entropy, estimated by a fresh sample."""
+    model = make_flow(2) if make is make_flow else DiagonalGaussian((2,)).double()
+    first, again, other = (
+        model.sample(4000, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    if make is DiagonalGaussian:
+        entropy = 1 + math.log(2 * math.pi)
+        assert float(-model.log_prob(first).mean()) == pytest.approx(entropy, abs=0.08)
+    else:
+        z, _ = model.encode(first)
+        assert z.mean(0).abs().max() < 0.08
+        torch.testing.assert_close(torch.cov(z.T), torch.eye(2).double(), rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("module", [DiagonalGaussian, RealNVP])
+def test_constant_columns_keep_the_density_finite(module):
+    model = module((2,)).double()
+    X = torch.ones(10, 2, dtype=torch.float64)
+    model.initialize(X)
+    assert model.log_prob(X).isfinite().all()
+
+
+@pytest.mark.parametrize("module", [DiagonalGaussian, RealNVP])
+def test_images_are_refused(module):
+    with pytest.raises(ValueError, match=r"\(n_features,\)"):
+        module((1, 8, 8))
