@@ -77,13 +77,14 @@ def load_images(
     if path.is_dir():
         return _complete(load_folder(path, size=size, mode=mode, on_error=on_error))
     if suffix in IMAGE_SUFFIXES:
-        options = {"size": size, "mode": mode, "on_error": on_error}
-        return _complete(load_files([path], root=path.parent, **options))
+        return _complete(
+            load_files([path], root=path.parent, size=size, mode=mode, on_error=on_error)
+        )
     if suffix in TABLE_SUFFIXES:
         rows, feature_names = load_table(path)
         return _complete(Bunch(data=rows, feature_names=feature_names))
     if suffix in _ARRAY_READERS:
-        array = _check_array(_ARRAY_READERS[suffix](path), path)
+        array = _check_array(np.ascontiguousarray(_ARRAY_READERS[suffix](path)), path)
         return _complete(Bunch(data=_conform(array, size=size, mode=mode)))
     raise ValueError(
         f"{path} has the ending {suffix!r}; expected a folder of images, an image file, or one of "

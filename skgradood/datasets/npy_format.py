@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tokenize
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -13,7 +13,7 @@ _HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_hea
 _CHUNK = 1 << 24
 
 
-def read_npy(stream: BinaryIO, n_bytes: int, *, name: str, kinds: str = "biuf") -> np.ndarray:
+def read_npy(stream: IO[bytes], n_bytes: int, *, name: str, kinds: str = "biuf") -> np.ndarray:
     """Read one array, believing nothing that its header says before it is checked.
 
     ``numpy.load`` allocates what the header declares; here the declared size must first agree with
@@ -33,7 +33,7 @@ def read_npy(stream: BinaryIO, n_bytes: int, *, name: str, kinds: str = "biuf") 
     Returns
     -------
     ndarray
-        In C order, writable, with the native byte order.
+        Writable, with the native byte order, in Fortran order if it was saved so.
 
     Raises
     ------
@@ -53,12 +53,10 @@ def read_npy(stream: BinaryIO, n_bytes: int, *, name: str, kinds: str = "biuf") 
     _fill(array, stream, name)
     if not dtype.isnative:
         array = array.astype(dtype.newbyteorder("="))
-    if fortran_order:
-        return np.ascontiguousarray(array.reshape(shape[::-1]).T)
-    return array.reshape(shape)
+    return array.reshape(shape[::-1]).T if fortran_order else array.reshape(shape)
 
 
-def _read_header(stream: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+def _read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     counting = _CountingReader(stream)
     try:
         version = npy.read_magic(counting)
@@ -72,8 +70,8 @@ def _read_header(stream: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np
     return shape, fortran_order, dtype, counting.n_read
 
 
-def _fill(array: np.ndarray, stream: BinaryIO, name: str) -> None:
-    target = memoryview(array.view(np.uint8))
+def _fill(array: np.ndarray, stream: IO[bytes], name: str) -> None:
+    target = array.view(np.uint8).data
     position = 0
     while position < len(target):
         piece = stream.read(min(_CHUNK, len(target) - position))
@@ -88,11 +86,11 @@ def _fill(array: np.ndarray, stream: BinaryIO, name: str) -> None:
 class _CountingReader:
     """Counts the bytes of the header (a zip member cannot be asked for its position)."""
 
-    def __init__(self, stream: BinaryIO):
+    def __init__(self, stream: IO[bytes]):
         self._stream = stream
         self.n_read = 0
 
-    def read(self, n_bytes: int) -> bytes:
+    def read(self, n_bytes: int = -1, /) -> bytes:
         piece = self._stream.read(n_bytes)
         self.n_read += len(piece)
         return piece

@@ -1,0 +1,116 @@
+"""``skgradood fit``: from data to a saved, calibrated detector."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skgradood.cli._console import complain, say
+from skgradood.cli._data import Samples, read_samples
+from skgradood.detectors import ConformalDetector
+from skgradood.models import VAE, GenerativeNet, Glow, RealNVP
+from skgradood.persistence import save
+from skgradood.pipeline import make_detector
+
+_MODULES = {"vae": VAE, "glow": Glow, "real_nvp": RealNVP}
+_MODEL_SHARE = 0.6  # the rest is halved: for the density, and for calibration
+_FEWEST_SAMPLES = 20
+_FEW_REFERENCE = 100  # fewer rows leave a covariance of dozens of layers mostly to shrinkage
+
+
+def fit(
+    *, train: str, out: str, model: str, alpha: float, size: list[int] | None, seed: int, **net: Any
+) -> None:
+    """Train, calibrate and save a detector.
+
+    Parameters
+    ----------
+    train : str
+        Path of the in-distribution data.
+    out : str
+        Path of the detector.
+    model : {"auto", "vae", "glow", "real_nvp"}
+        The likelihood model.
+    alpha : float
+        The false-positive rate.
+    size : [H, W] or None
+        Size of all images.
+    seed : int
+        Seed of everything random.
+    **net
+        ``epochs``, ``batch_size``, ``lr`` and ``device`` of the training.
+    """
+    destination = Path(out)
+    if not destination.absolute().parent.is_dir():  # better known before training than after
+        raise FileNotFoundError(f"the folder of {out} does not exist")
+    samples = read_samples(train, size=size)
+    module = _choose_module(model, samples)
+    training, reference, calibration = _divide(samples.X, seed)
+    say(
+        f"{len(samples.names)} samples of shape {samples.X.shape[1:]}: {len(training)} train "
+        f"{module.__name__}, {len(reference)} fit the density, {len(calibration)} calibrate"
+    )
+    scaler = None if samples.are_images else FrozenEstimator(StandardScaler().fit(training))
+    estimator = _make_net(module, seed, **net).fit(_scaled(scaler, training))
+    detector = make_detector(FrozenEstimator(estimator))
+    if scaler is not None:
+        detector = make_pipeline(scaler, detector)
+    detector.fit(reference)
+    calibrated = ConformalDetector(detector, alpha=alpha, calibration="prefit").fit(calibration)
+    save(calibrated, destination)
+    _report_likelihood(estimator, _scaled(scaler, calibration), samples.are_images)
+    _report_rate(alpha, len(calibration))
+    say(f"saved {out} ({destination.stat().st_size / 2**20:.1f} MiB)")
+
+
+def _choose_module(model: str, samples: Samples) -> type:
+    if model == "auto":
+        return VAE if samples.are_images else RealNVP
+    module = _MODULES[model]
+    if (module.input_kind == "image") != samples.are_images:
+        kind = "images" if samples.are_images else "rows"
+        raise ValueError(
+            f"--model {model} does not fit the data, which are {kind}; use --model auto"
+        )
+    return module
+
+
+def _divide(X: Any, seed: int) -> tuple[Any, Any, Any]:
+    """Divide at random: for the model, for the density, for calibration."""
+    if len(X) < _FEWEST_SAMPLES:
+        raise ValueError(f"at least {_FEWEST_SAMPLES} samples are needed; got {len(X)}")
+    training, held_out = train_test_split(X, train_size=_MODEL_SHARE, random_state=seed)
+    reference, calibration = train_test_split(held_out, test_size=0.5, random_state=seed)
+    if len(reference) < _FEW_REFERENCE:
+        complain(
+            f"warning: {len(reference)} samples are few to fit the density; give more training data"
+        )
+    return training, reference, calibration
+
+
+def _make_net(module: type, seed: int, *, epochs: int, **options: Any) -> GenerativeNet:
+    return GenerativeNet(module, max_epochs=epochs, random_state=seed, verbose=1, **options)
+
+
+def _scaled(scaler: FrozenEstimator | None, X: Any) -> Any:
+    return X if scaler is None else scaler.transform(X)
+
+
+def _report_likelihood(estimator: GenerativeNet, held_out: Any, are_images: bool) -> None:
+    if are_images:
+        say(f"held-out {np.mean(estimator.bits_per_dim(held_out)):.3f} bits/dim")
+    else:
+        say(f"held-out log-likelihood {estimator.score(held_out):.3f} nats (standardised columns)")
+
+
+def _report_rate(alpha: float, n_calibration: int) -> None:
+    """Tell the false-positive rate that ranks among the calibration samples can reach."""
+    reachable = math.floor(alpha * (n_calibration + 1)) / (n_calibration + 1)
+    say(f"expected false-positive rate {reachable:.4f} (asked for: at most {alpha:g})")

@@ -1,0 +1,5 @@
+"""Figures (matplotlib)."""
+
+from skgradood.inspection._comparison import ComparisonDisplay
+
+__all__ = ["ComparisonDisplay"]

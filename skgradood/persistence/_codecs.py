@@ -1,0 +1,118 @@
+"""Classes whose state needs more than its attributes written down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.pipeline import Pipeline
+from sklearn.svm import OneClassSVM
+
+from skgradood.models import GenerativeNet
+from skgradood.models._fitted import LikelihoodModel
+from skgradood.models._state import ModuleRecipe
+
+_RECIPE = ("factory", "arguments", "dtype")
+
+
+class Codec(NamedTuple):
+    """How the state of a class is taken from an object and given to a new one."""
+
+    export: Callable[[Any], dict[str, Any]]
+    restore: Callable[[Any, dict[str, Any]], None]
+
+
+def _export_attributes(instance: Any) -> dict[str, Any]:
+    return dict(vars(instance))
+
+
+def _restore_attributes(instance: Any, state: dict[str, Any]) -> None:
+    vars(instance).update(state)
+
+
+def _export_net(net: GenerativeNet) -> dict[str, Any]:
+    # The estimator's own state for pickling: arrays, and the recipe that makes the module.
+    state = net.__getstate__()
+    state.pop("_sklearn_version", None)
+    state["callbacks"] = None  # they take part in training only, and are arbitrary objects
+    if "_recipe" in state:
+        state["_recipe"] = {name: getattr(state["_recipe"], name) for name in _RECIPE}
+    return state
+
+
+def _restore_net(net: GenerativeNet, state: dict[str, Any]) -> None:
+    if "_recipe" in state:
+        recipe = ModuleRecipe(**state["_recipe"])
+        if not (isinstance(recipe.factory, type) and issubclass(recipe.factory, torch.nn.Module)):
+            raise ValueError(f"{recipe.factory!r} is not a torch module")
+        state = state | {"_recipe": recipe}
+    net.__setstate__(state)
+
+
+def _export_likelihood(likelihood: LikelihoodModel) -> dict[str, Any]:
+    return {"estimator": likelihood.estimator, "input_shape": likelihood.input_shape}
+
+
+def _restore_likelihood(likelihood: LikelihoodModel, state: dict[str, Any]) -> None:
+    # The module is the estimator's own, not a copy of it.
+    estimator = state["estimator"]
+    module = estimator.module_ if isinstance(estimator, GenerativeNet) else estimator
+    if not isinstance(module, torch.nn.Module):
+        raise ValueError(f"a likelihood model holds {type(module).__name__} as its module")
+    vars(likelihood).update(state, module=module)
+
+
+def _export_pipeline(pipeline: Pipeline) -> dict[str, Any]:
+    # A cache belongs to one machine's disk, and is read by unpickling.
+    return dict(vars(pipeline)) | {"memory": None}
+
+
+def _restore_pipeline(pipeline: Pipeline, state: dict[str, Any]) -> None:
+    if state.get("memory") is not None:
+        raise ValueError("a saved Pipeline has no cache; a cache is read by unpickling")
+    vars(pipeline).update(state)
+
+
+def _restore_svm(svm: OneClassSVM, state: dict[str, Any]) -> None:
+    if "support_vectors_" in state:
+        _check_fitted_svm(state)
+    vars(svm).update(state)
+
+
+def _check_fitted_svm(state: dict[str, Any]) -> None:
+    """Compare array sizes: libsvm, in C, reads as many numbers as one promises of the other."""
+    n_vectors, n_features = np.shape(state["support_vectors_"])
+    expected = {
+        "support_": (n_vectors,),
+        "_dual_coef_": (1, n_vectors),
+        "dual_coef_": (1, n_vectors),
+        "_intercept_": (1,),
+        "intercept_": (1,),
+        "_n_support": (2,),
+    }
+    wrong = [name for name, shape in expected.items() if np.shape(state.get(name, ())) != shape]
+    if wrong or any(count != n_vectors for count in state["_n_support"]):
+        raise ValueError(
+            f"the OneClassSVM has {n_vectors} support vectors, but other numbers of "
+            f"{', '.join(wrong) or '_n_support'}"
+        )
+    if state.get("_sparse") is not False or state.get("n_features_in_") != n_features:
+        raise ValueError(
+            f"the OneClassSVM has support vectors of {n_features} features and expects others"
+        )
+
+
+_CODECS: dict[type, Codec] = {
+    GenerativeNet: Codec(_export_net, _restore_net),
+    LikelihoodModel: Codec(_export_likelihood, _restore_likelihood),
+    Pipeline: Codec(_export_pipeline, _restore_pipeline),
+    OneClassSVM: Codec(_export_attributes, _restore_svm),
+}
+_PLAIN = Codec(_export_attributes, _restore_attributes)
+
+
+def codec_of(cls: type) -> Codec:
+    """Return the codec of a class; attributes are written down as they are by default."""
+    return _CODECS.get(cls, _PLAIN)
