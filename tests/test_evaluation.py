@@ -20,6 +20,7 @@ from skgradood.metrics import auroc, average_precision, fpr_at_tpr
 RNG = np.random.default_rng(0)
 REFERENCE, CALIBRATION, TEST = (RNG.normal(size=(n, 3)) for n in (400, 200, 500))
 OOD = {"shifted": RNG.normal(2, 1, size=(60, 3)), "narrow": RNG.normal(0, 0.1, size=(40, 3))}
+OOD["ties with the calibration scores"] = CALIBRATION
 DETECTORS = {
     "density": ChiSquareJointDensity(),
     "forest": IsolationForest(n_estimators=10, random_state=0),
@@ -91,7 +92,7 @@ def test_images_and_scores_of_minus_infinity():
 
 
 def test_nothing_to_compare():
-    with pytest.raises(ValueError, match="got 0 detectors and 2 OOD sets"):
+    with pytest.raises(ValueError, match="got 0 detectors and 3 OOD sets"):
         compare_detectors({}, REFERENCE, TEST, OOD)
     with pytest.raises(ValueError, match="got 3 detectors and 0 OOD sets"):
         compare_detectors(DETECTORS, REFERENCE, TEST, {})

@@ -38,8 +38,9 @@ class NormalMarginal:
     @staticmethod
     def relative_spread(columns: np.ndarray) -> np.ndarray:
         """Compare each column's standard deviation with its largest magnitude."""
-        largest = np.abs(columns).max(axis=0)
-        return (columns / np.where(largest == 0, 1, largest)).std(axis=0)
+        # Not below the smallest normal number: what varies only there has lost its digits.
+        largest = np.maximum(np.abs(columns).max(axis=0), np.finfo(np.float64).tiny)
+        return (columns / largest).std(axis=0)
 
     def normal_score(self, columns: np.ndarray) -> np.ndarray:
         """Map values to the standard normal values that have the same tail probability."""

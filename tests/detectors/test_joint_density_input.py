@@ -183,6 +183,13 @@ def test_rounding_noise_is_not_variance():
         ChiSquareJointDensity(marginal="lognormal").fit(np.column_stack([NORMS, noisy]))
 
 
+def test_what_varies_below_the_smallest_normal_number_is_dropped():
+    denormal = np.zeros(len(NORMS))
+    denormal[0] = 5e-324
+    with pytest.warns(UserWarning, match=r"\[4\]"):
+        ChiSquareJointDensity().fit(np.column_stack([NORMS, denormal]))
+
+
 def test_nothing_varies():
     with pytest.raises(ValueError, match="none of the 3 columns varies"):
         ChiSquareJointDensity().fit(np.ones((10, 3)))
