@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from skgradood.gradients import LogLikelihood
 from skgradood.models._inputs import as_module_input
 from skgradood.models.generative_net import GenerativeNet
 from skgradood.utils.validation import check_samples
@@ -67,7 +69,9 @@ class LikelihoodModel:
         return as_module_input(samples, self.module)
 
 
-def fit_likelihood(estimator: Any, X: Any) -> LikelihoodModel:
+def fit_likelihood(
+    estimator: Any, X: Any, *, log_likelihood: str | Callable = "log_prob"
+) -> LikelihoodModel:
     """Bring what a user passes as ``estimator`` to a fitted likelihood model.
 
     Parameters
@@ -77,6 +81,8 @@ def fit_likelihood(estimator: Any, X: Any) -> LikelihoodModel:
         ``sklearn.frozen.FrozenEstimator`` and a module are used as they are, never copied.
     X : array-like
         Training samples.
+    log_likelihood : str or callable, default="log_prob"
+        The method that a module must have, or a callable that stands in for it.
 
     Returns
     -------
@@ -85,12 +91,14 @@ def fit_likelihood(estimator: Any, X: Any) -> LikelihoodModel:
     Raises
     ------
     TypeError
-        For anything else, or for a module without ``log_prob``.
+        For anything else, or for a module without that method.
     NotFittedError
         For a frozen estimator that has not been fitted.
     """
     if isinstance(estimator, nn.Module):
-        return _from_module(estimator)
+        LogLikelihood(log_likelihood).check(estimator)
+        shape = getattr(estimator, "input_shape", None)
+        return LikelihoodModel(estimator, estimator, None if shape is None else tuple(shape))
     if isinstance(estimator, FrozenEstimator) and isinstance(estimator.estimator, GenerativeNet):
         net = estimator.estimator
         check_is_fitted(net)
@@ -103,13 +111,3 @@ def fit_likelihood(estimator: Any, X: Any) -> LikelihoodModel:
             f"{estimator!r}"
         )
     return LikelihoodModel(net.module_, net, net.input_shape_)
-
-
-def _from_module(module: nn.Module) -> LikelihoodModel:
-    if not callable(getattr(module, "log_prob", None)):
-        raise TypeError(
-            f"{type(module).__name__} has no method log_prob(X) -> (n,). Give the module one that "
-            "returns the log-likelihood of every sample in nats."
-        )
-    shape = getattr(module, "input_shape", None)
-    return LikelihoodModel(module, module, None if shape is None else tuple(shape))

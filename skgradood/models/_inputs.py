@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -13,41 +15,26 @@ def parameter_dtype(module: nn.Module) -> torch.dtype:
     return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
 
 
-def as_module_input(samples: np.ndarray, module: nn.Module, *, name: str = "X") -> Tensor:
-    """Samples as a CPU tensor of the kind that a module declares in ``input_kind``.
+def check_input_kind(samples: np.ndarray, module: Any, *, name: str = "X") -> None:
+    """Refuse samples that a model of images cannot take.
 
     Parameters
     ----------
     samples : ndarray of shape (n, d) or (n, C, H, W)
         As `skgradood.utils.validation.check_samples` returns them.
-    module : nn.Module
-        ``input_kind = "image"`` takes uint8 images only; ``"continuous"`` gets the module's own
-        floating dtype. A module that declares nothing gets images of uint8 as they are.
+    module : nn.Module or type
+        Declares ``input_kind``: ``"image"`` takes uint8 images only.
     name : str, default="X"
         What error messages call the samples.
-
-    Returns
-    -------
-    Tensor of shape (n, ...)
 
     Raises
     ------
     ValueError
         If a model of images gets rows, or values that are not uint8.
     """
-    kind = getattr(module, "input_kind", None)
-    if kind == "image":
-        _check_images(samples, type(module).__name__, name)
-    is_image = samples.ndim == 4 and samples.dtype == np.uint8
-    if kind == "image" or (kind is None and is_image):
-        return torch.from_numpy(np.require(samples, requirements=["C", "W"]))
-    return torch.as_tensor(samples.astype(_NUMPY_DTYPES[parameter_dtype(module)]))
-
-
-_NUMPY_DTYPES = {torch.float64: np.float64, torch.float32: np.float32}
-
-
-def _check_images(samples: np.ndarray, model: str, name: str) -> None:
+    if getattr(module, "input_kind", None) != "image":
+        return
+    model = module.__name__ if isinstance(module, type) else type(module).__name__
     if samples.ndim != 4:
         raise ValueError(
             f"{model} is a model of images, but {name} holds rows, of shape {samples.shape}. Pass "
@@ -60,3 +47,34 @@ def _check_images(samples: np.ndarray, model: str, name: str) -> None:
             f"{samples.dtype}. Convert it: for values in [0, 1], "
             "(255 * X).round().astype(np.uint8)."
         )
+
+
+def as_module_input(samples: np.ndarray, module: nn.Module, *, name: str = "X") -> Tensor:
+    """Samples as a CPU tensor of the kind that a module declares in ``input_kind``.
+
+    Parameters
+    ----------
+    samples : ndarray of shape (n, d) or (n, C, H, W)
+        As `skgradood.utils.validation.check_samples` returns them.
+    module : nn.Module
+        A model of images gets uint8 as it is, and so does a module that declares nothing and
+        is given uint8 images; every other one gets its own floating dtype.
+    name : str, default="X"
+        What error messages call the samples.
+
+    Returns
+    -------
+    Tensor of shape (n, ...)
+
+    Raises
+    ------
+    ValueError
+        As `check_input_kind`.
+    """
+    check_input_kind(samples, module, name=name)
+    kind = getattr(module, "input_kind", None)
+    is_image = samples.ndim == 4 and samples.dtype == np.uint8
+    if kind == "image" or (kind is None and is_image):
+        # torch warns of memory that it must not write to, such as a read-only memory map.
+        return torch.from_numpy(np.require(samples, requirements=["C", "W"]))
+    return torch.tensor(samples, dtype=parameter_dtype(module))

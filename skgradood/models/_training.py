@@ -11,6 +11,7 @@ from skorch import NeuralNet
 from skorch.callbacks import EpochTimer, PassthroughScoring, PrintLog
 from torch import Tensor, nn
 
+from skgradood.models._clipping import AdaptiveClipping
 from skgradood.models._progress import ProgressBar
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -63,6 +64,7 @@ class LikelihoodTrainer(NeuralNet):
             ("epoch_timer", EpochTimer()),
             ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
             ("valid_loss", PassthroughScoring(name="valid_loss")),
+            ("gradient_clipping", AdaptiveClipping()),
             *_PROGRESS[self.verbose](),
         ]
 
@@ -106,9 +108,9 @@ class LikelihoodTrainer(NeuralNet):
         if training and not torch.isfinite(loss):
             raise RuntimeError(
                 f"training diverged: the loss became {loss.item()} in epoch {len(self.history)}. "
-                f"Lower lr (now {self.lr}), pass "
-                "callbacks=[skorch.callbacks.GradientNormClipping(...)], or check the range of "
-                "the data. The estimator is as it was before this fit."
+                f"Lower lr (now {self.lr}), raise it gradually with a skorch LRScheduler among the "
+                "callbacks, or check the range of the data. The estimator is as it was before "
+                "this fit."
             )
         return loss
 

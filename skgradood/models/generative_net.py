@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from skgradood.gradients.state import isolated_rng
 from skgradood.models import _state
 from skgradood.models._batches import draw_seed, evaluate_in_batches, resolve_device
-from skgradood.models._inputs import as_module_input
+from skgradood.models._inputs import as_module_input, check_input_kind
 from skgradood.models._keywords import arguments_for, check_keywords, is_handed_on
 from skgradood.models._training import OPTIMIZERS, LikelihoodTrainer, at_rest, make_trainer
 from skgradood.utils.validation import check_samples
@@ -28,6 +28,7 @@ from skgradood.utils.validation import check_samples
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # Values in the batch that data-dependent initialisation sees, whatever the size of a sample.
 _VALUES_TO_INITIALIZE = 2**18
+_ROW_DTYPES = [np.float64, np.float32, np.uint8]
 
 
 class GenerativeNet(DensityMixin, BaseEstimator):
@@ -58,7 +59,8 @@ class GenerativeNet(DensityMixin, BaseEstimator):
     random_state : int, RandomState or None, default=None
         Seed of initialisation, shuffling and training noise. Global generators are not touched.
     callbacks : list of skorch callbacks or None, default=None
-        For example learning rate schedules, gradient clipping, early stopping.
+        For example learning rate schedules or early stopping. Gradients are clipped to a
+        percentile of their past norms; ``callbacks__gradient_clipping=None`` switches that off.
     verbose : {0, 1, 2}, default=0
         Nothing, a progress bar, or a table with one line an epoch.
     **kwargs
@@ -130,7 +132,7 @@ class GenerativeNet(DensityMixin, BaseEstimator):
         self.random_state = random_state
         self.callbacks = callbacks
         self.verbose = verbose
-        vars(self).update(kwargs)
+        self.__dict__.update(kwargs)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters of this estimator, those that are handed on included.
@@ -159,7 +161,7 @@ class GenerativeNet(DensityMixin, BaseEstimator):
         self
         """
         handed_on = {key: value for key, value in params.items() if is_handed_on(key)}
-        vars(self).update(handed_on)
+        self.__dict__.update(handed_on)
         super().set_params(**{key: v for key, v in params.items() if key not in handed_on})
         return self
 
@@ -298,8 +300,8 @@ class GenerativeNet(DensityMixin, BaseEstimator):
             self._train_in_place(X, fresh=fresh)
         except BaseException:
             # Also an interruption from the keyboard must leave the earlier fit as it was.
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
         return self
 
@@ -310,6 +312,7 @@ class GenerativeNet(DensityMixin, BaseEstimator):
         samples = self._check_samples(X, reset=fresh)
         with isolated_rng(draw_seed(self.random_state, stage=len(history))):
             if fresh:
+                check_input_kind(samples, self.module)
                 self.input_shape_ = samples.shape[1:]
                 self._recipe = _state.ModuleRecipe(
                     self.module, self._module_arguments(), _DTYPES[self.dtype]
@@ -331,13 +334,16 @@ class GenerativeNet(DensityMixin, BaseEstimator):
 
     def _check_samples(self, X: Any, *, reset: bool) -> np.ndarray:
         """Check X and, under ``reset``, remember its features as scikit-learn does."""
-        samples = check_samples(X)
-        if samples.ndim == 2:
-            named = X if hasattr(X, "columns") else samples
-            validate_data(self, named, reset=reset, skip_check_array=True)
+        # scikit-learn words its own refusals of arrays and tables of rows.
+        is_table = _is_table(X)
+        samples = X if is_table else check_samples(X)
+        if is_table or samples.ndim == 2:
+            samples = validate_data(
+                self, samples, reset=reset, dtype=_ROW_DTYPES, ensure_all_finite=False
+            )
         elif reset:
             self.n_features_in_ = math.prod(samples.shape[1:])
-            vars(self).pop("feature_names_in_", None)
+            self.__dict__.pop("feature_names_in_", None)
         shape = self._handed_on().get("module__input_shape") if reset else self.input_shape_
         return check_samples(samples, input_shape=shape)
 
@@ -390,3 +396,8 @@ class GenerativeNet(DensityMixin, BaseEstimator):
                 module = self._recipe.make()
             _state.load_arrays(module, state["module_"])
             self.module_ = at_rest(module.to(device))
+
+
+def _is_table(X: Any) -> bool:
+    two_axes = getattr(X, "ndim", None) == 2 or hasattr(X, "columns")
+    return two_axes and not torch.is_tensor(X)

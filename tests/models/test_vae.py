@@ -42,9 +42,7 @@ def test_elbo_draws_once_from_the_posterior():
     model = make_vae()
     X = images(3, model.input_shape)
     mean, log_variance = model.encode(X)
-    noise = torch.randn(
-        mean.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64
-    )
+    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     expected = elbo(model, X, mean + noise * (0.5 * log_variance).exp())
     torch.testing.assert_close(model.elbo(X, torch.Generator().manual_seed(5)), expected)
     torch.testing.assert_close(model.training_loss(X, torch.Generator().manual_seed(5)), -expected)
