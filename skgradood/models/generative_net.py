@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -106,6 +106,11 @@ class GenerativeNet(DensityMixin, BaseEstimator):
         "callbacks": [list, None],
         "verbose": [Interval(Integral, 0, 2, closed="both")],
     }
+
+    module_: nn.Module
+    net_: LikelihoodTrainer
+    history_: list[dict[str, Any]]
+    input_shape_: tuple[int, ...]
 
     def __init__(
         self,
@@ -223,7 +228,7 @@ class GenerativeNet(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return evaluate_in_batches(
-            self.module_.log_prob,
+            cast("Callable[[Tensor], Tensor]", self.module_.log_prob),
             as_module_input(self._check_samples(X, reset=False), self.module_),
             batch_size=self.batch_size,
             device=next(self.module_.parameters()).device,
@@ -283,7 +288,8 @@ class GenerativeNet(DensityMixin, BaseEstimator):
         device = next(self.module_.parameters()).device
         generator = torch.Generator(device).manual_seed(draw_seed(random_state))
         sizes = [min(self.batch_size, n - start) for start in range(0, n, self.batch_size)]
-        batches = [self.module_.sample(size, generator=generator).cpu().numpy() for size in sizes]
+        draw = cast("Callable[..., Tensor]", self.module_.sample)
+        batches = [draw(size, generator=generator).cpu().numpy() for size in sizes]
         return np.concatenate(batches)
 
     def _handed_on(self) -> dict[str, Any]:
@@ -322,8 +328,9 @@ class GenerativeNet(DensityMixin, BaseEstimator):
                 module = copy.deepcopy(self.module_)
             inputs = as_module_input(samples, module)
             module = module.to(device)
-            if fresh and hasattr(module, "initialize"):
-                module.initialize(self._first_batch(inputs).to(device))
+            initialize = getattr(module, "initialize", None)
+            if fresh and initialize is not None:
+                initialize(self._first_batch(inputs).to(device))
             trainer = self._make_trainer(module, device)
             if not fresh and hasattr(self, "net_"):
                 trainer.resume(self.net_.optimizer_.state_dict())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -153,7 +154,7 @@ class RealNVP(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Undo `encode`, (n, d) to (n, d)."""
-        for layer in reversed(self.layers):
+        for layer in reversed(cast("list[LinearMap | RowCoupling]", list(self.layers))):
             z = layer.inverse(z)
         return z * self.scale + self.location
 

@@ -53,7 +53,8 @@ class VAE(nn.Module):
         self.latent_dim = latent_dim
         n_channels = self.input_shape[0]
         channels = [n_channels, *(width * 2**i for i in range(_N_HALVINGS))]
-        sizes = [tuple(size >> i for size in self.input_shape[1:]) for i in range(_N_HALVINGS + 1)]
+        _, height, width = self.input_shape
+        sizes = [(height >> i, width >> i) for i in range(_N_HALVINGS + 1)]
 
         encoder: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(channels):
@@ -172,10 +173,10 @@ def _normalised(conv: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
 
 
 def _doubling(
-    n_in: int, n_out: int, size: tuple[int, ...], target: tuple[int, ...], *, bias: bool
+    n_in: int, n_out: int, size: tuple[int, int], target: tuple[int, int], *, bias: bool
 ) -> nn.ConvTranspose2d:
     """A transposed convolution to twice the size, or one more where the target is odd."""
-    padding = tuple(after - 2 * before for before, after in zip(size, target, strict=True))
+    padding = (target[0] - 2 * size[0], target[1] - 2 * size[1])
     return nn.ConvTranspose2d(
         n_in, n_out, 4, stride=2, padding=1, output_padding=padding, bias=bias
     )

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 def zero_conv(n_in: int, n_out: int) -> nn.Conv2d:
     """A 3x3 convolution that starts at zero, so that what it drives starts as the identity."""
     conv = nn.Conv2d(n_in, n_out, kernel_size=3, padding=1)
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
     return conv
 
 

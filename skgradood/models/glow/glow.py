@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +14,29 @@ from skgradood.models._options import look_up
 from skgradood.models._pixels import N_VALUES, check_image_shape, from_unit, to_unit
 from skgradood.models.glow.actnorm import ActNorm
 from skgradood.models.glow.coupling import AdditiveCoupling, AffineCoupling
-from skgradood.models.glow.invertible_conv import LUInvertibleConv, PlainInvertibleConv
+from skgradood.models.glow.invertible_conv import (
+    InvertibleConv,
+    LUInvertibleConv,
+    PlainInvertibleConv,
+)
 from skgradood.models.glow.prior import ConditionalPrior, StandardPrior, TopPrior
 
 _SCALE_BOUND = 2.0
 
-_COUPLINGS: dict[str, Callable[[int, int], nn.Module]] = {
+_COUPLINGS: dict[str, Callable[[int, int], AffineCoupling | AdditiveCoupling]] = {
     "affine": lambda n, hidden: AffineCoupling(n, hidden, _SCALE_BOUND),
     "additive": AdditiveCoupling,
 }
-_PERMUTATIONS: dict[str, Callable[[int], nn.Module]] = {
+_PERMUTATIONS: dict[str, Callable[[int], InvertibleConv]] = {
     "lu": LUInvertibleConv,
     "plain": PlainInvertibleConv,
+}
+# By (learned_prior, is_last).
+_PRIORS: dict[tuple[bool, bool], type[StandardPrior]] = {
+    (False, False): StandardPrior,
+    (False, True): StandardPrior,
+    (True, False): ConditionalPrior,
+    (True, True): TopPrior,
 }
 
 
@@ -33,12 +45,17 @@ class FlowStep(nn.Module):
 
     Parameters
     ----------
-    actnorm, permutation, coupling : nn.Module
-        The three maps, in this order; each has ``forward(x) -> (y, log_determinant)`` and
-        ``inverse(y) -> x``.
+    actnorm : ActNorm
+    permutation : InvertibleConv
+    coupling : AffineCoupling or AdditiveCoupling
     """
 
-    def __init__(self, actnorm: ActNorm, permutation: nn.Module, coupling: nn.Module) -> None:
+    def __init__(
+        self,
+        actnorm: ActNorm,
+        permutation: InvertibleConv,
+        coupling: AffineCoupling | AdditiveCoupling,
+    ) -> None:
         super().__init__()
         self.actnorm = actnorm
         self.permutation = permutation
@@ -54,6 +71,67 @@ class FlowStep(nn.Module):
     def inverse(self, y: Tensor) -> Tensor:
         """Undo `forward`, (n, C, H, W) to (n, C, H, W)."""
         return self.actnorm.inverse(self.permutation.inverse(self.coupling.inverse(y)))
+
+
+class Level(nn.Module):
+    """One scale of the flow: squeeze, steps, and the latent variables that leave after them.
+
+    Parameters
+    ----------
+    steps : sequence of FlowStep
+    prior : StandardPrior
+        Density of the latent variables that leave here.
+    is_last : bool
+        Whether all variables leave, or half of the channels.
+    """
+
+    def __init__(self, steps: Sequence[FlowStep], prior: StandardPrior, *, is_last: bool) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+        self.prior = prior
+        self.is_last = is_last
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> Tensor:
+        """Initialise every ActNorm from a batch; return what goes on to the next level."""
+        x = F.pixel_unshuffle(x, 2)
+        for step in self._steps():
+            step.actnorm.initialize(x)
+            x, _ = step(x)
+        return x if self.is_last else x.chunk(2, dim=1)[1]
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latent variables that leave here, what goes on, and this level's contribution.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, C, H, W)
+
+        Returns
+        -------
+        latent : Tensor of shape (n, C_l, H / 2, W / 2)
+        rest : Tensor of the same shape
+            On the last level the latent variables themselves.
+        contribution : Tensor of shape (n,)
+            Log-determinants of the steps and log-density of the latent variables, nats.
+        """
+        x = F.pixel_unshuffle(x, 2)
+        log_density = x.new_zeros(len(x))
+        for step in self._steps():
+            x, log_determinant = step(x)
+            log_density = log_density + log_determinant
+        latent, rest = (x, x) if self.is_last else x.chunk(2, dim=1)
+        return latent, rest, log_density + self.prior.log_prob(latent, rest)
+
+    def decode(self, latent: Tensor, rest: Tensor | None) -> Tensor:
+        """Undo `encode`; ``rest`` is None on the last level."""
+        x = latent if rest is None else torch.cat([latent, rest], dim=1)
+        for step in reversed(self._steps()):
+            x = step.inverse(x)
+        return F.pixel_shuffle(x, 2)
+
+    def _steps(self) -> list[FlowStep]:
+        return cast("list[FlowStep]", list(self.steps))
 
 
 class Glow(nn.Module):
@@ -111,29 +189,22 @@ class Glow(nn.Module):
         make_permutation = look_up(_PERMUTATIONS, permutation, "permutation")
 
         self.levels = nn.ModuleList()
-        self.priors = nn.ModuleList()
         n_channels, height, width = self.input_shape
         for level in range(n_levels):
             n_channels, height, width = 4 * n_channels, height // 2, width // 2
-            self.levels.append(
-                nn.ModuleList(
-                    FlowStep(
-                        ActNorm(n_channels),
-                        make_permutation(n_channels),
-                        make_coupling(n_channels, hidden_channels),
-                    )
-                    for _ in range(n_steps)
-                )
-            )
             is_last = level == n_levels - 1
+            steps = [
+                FlowStep(
+                    ActNorm(n_channels),
+                    make_permutation(n_channels),
+                    make_coupling(n_channels, hidden_channels),
+                )
+                for _ in range(n_steps)
+            ]
             n_channels = n_channels if is_last else n_channels // 2
-            shape = (n_channels, height, width)
-            if not learned_prior:
-                self.priors.append(StandardPrior(shape))
-            elif is_last:
-                self.priors.append(TopPrior(shape))
-            else:
-                self.priors.append(ConditionalPrior(shape))
+            make_prior = _PRIORS[learned_prior, is_last]
+            prior = make_prior((n_channels, height, width))
+            self.levels.append(Level(steps, prior, is_last=is_last))
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -195,13 +266,8 @@ class Glow(nn.Module):
             Pixel values 0...255 of a batch that is typical of the data.
         """
         x = to_unit(X, self._dtype)
-        for level, steps in enumerate(self.levels):
-            x = F.pixel_unshuffle(x, 2)
-            for step in steps:
-                step.actnorm.initialize(x)
-                x, _ = step(x)
-            if level < len(self.levels) - 1:
-                _, x = x.chunk(2, dim=1)
+        for level in self._levels():
+            x = level.initialize(x)
 
     def encode(self, y: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Latent variables of every scale, finest first, and their log-density contributions.
@@ -218,17 +284,10 @@ class Glow(nn.Module):
             Nats; they sum to the log-density at ``y``.
         """
         latents, contributions = [], []
-        for level, (steps, prior) in enumerate(zip(self.levels, self.priors, strict=True)):
-            y = F.pixel_unshuffle(y, 2)
-            log_density = y.new_zeros(len(y))
-            for step in steps:
-                y, log_determinant = step(y)
-                log_density = log_density + log_determinant
-            leaving = y
-            if level < len(self.levels) - 1:
-                leaving, y = y.chunk(2, dim=1)
-            latents.append(leaving)
-            contributions.append(log_density + prior.log_prob(leaving, y))
+        for level in self._levels():
+            latent, y, contribution = level.encode(y)
+            latents.append(latent)
+            contributions.append(contribution)
         return latents, contributions
 
     def decode(self, latents: Sequence[Tensor]) -> Tensor:
@@ -243,7 +302,10 @@ class Glow(nn.Module):
         -------
         Tensor of shape (n, C, H, W)
         """
-        return self._decode(lambda level, rest: latents[level])
+        y: Tensor | None = None
+        for level, latent in zip(reversed(self._levels()), reversed(latents), strict=True):
+            y = level.decode(latent, y)
+        return cast("Tensor", y)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -260,19 +322,13 @@ class Glow(nn.Module):
         -------
         Tensor of shape (n, C, H, W), uint8
         """
-        return from_unit(
-            self._decode(lambda level, rest: self.priors[level].sample(n, rest, generator))
-        )
+        y: Tensor | None = None
+        for level in reversed(self._levels()):
+            y = level.decode(level.prior.sample(n, y, generator), y)
+        return from_unit(cast("Tensor", y))
 
-    def _decode(self, latent_of: Callable[[int, Tensor | None], Tensor]) -> Tensor:
-        y = None
-        for level in reversed(range(len(self.levels))):
-            leaving = latent_of(level, y)
-            y = leaving if y is None else torch.cat([leaving, y], dim=1)
-            for step in reversed(self.levels[level]):
-                y = step.inverse(y)
-            y = F.pixel_shuffle(y, 2)
-        return y
+    def _levels(self) -> list[Level]:
+        return cast("list[Level]", list(self.levels))
 
     def _contributions(self, y: Tensor) -> Tensor:
         latents, contributions = self.encode(y)

@@ -27,6 +27,8 @@ class StandardPrior(nn.Module):
         ``(C, H, W)`` of the latent variables.
     """
 
+    zero: Tensor
+
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
         self.shape = tuple(shape)
