@@ -24,6 +24,7 @@ _DETECTORS = (
     "joint density (ours)",
 )
 _ALPHA = 0.05
+_VAE = {"module__latent_dim": 16, "module__width": 16, "lr": 2e-3}
 _PARTS = ("reference", "calibration", "test")
 
 
@@ -42,14 +43,8 @@ def demo(*, out: str, epochs: int, seed: int) -> None:
     start = time.perf_counter()
     digits = load_digits_ood(random_state=seed)
     complain(f"training a VAE on {len(digits.train)} digits of 8 x 8 pixels")
-    vae = GenerativeNet(
-        VAE,
-        module__latent_dim=16,
-        module__width=16,
-        max_epochs=epochs,
-        random_state=seed,
-        verbose=1,
-    ).fit(digits.train)
+    vae = GenerativeNet(VAE, **_VAE, max_epochs=epochs, random_state=seed, verbose=1)
+    vae.fit(digits.train)
     complain(f"computing features: {_describe(digits)}")
     transformer, features = _compute_features(vae, digits)
     comparison = _compare(transformer, features, digits, seed)

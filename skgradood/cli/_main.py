@@ -96,7 +96,7 @@ def _add_demo(commands: Any) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", default="demo-output", metavar="DIR", help="where the figure goes")
-    parser.add_argument("--epochs", type=_positive, default=30, help="passes over the digits")
+    parser.add_argument("--epochs", type=_positive, default=15, help="passes over the digits")
     _add_seed(parser)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
 from skgradood.cli._console import say
@@ -57,9 +56,8 @@ def _input_shape(calibrated: ConformalDetector) -> tuple[int, ...]:
     while isinstance(detector, Pipeline):
         steps = [step for _, step in detector.steps]
         for step in steps:
-            frozen = getattr(step, "estimator", None)
-            if isinstance(frozen, FrozenEstimator):
-                return tuple(getattr(frozen.estimator, "input_shape_", ()))
+            if hasattr(step, "likelihood_model_"):
+                return tuple(step.likelihood_model_.input_shape)
         detector = steps[-1]
     return ()
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from skgradood.utils.optional import import_extra
 
 _MARKERS = "Xsv^DPo"
-_ROW_HEIGHT = 0.32  # inches
+_SPREAD = 0.24  # of the distance between rows
+_ROW_HEIGHT = 0.36  # inches
 
 
 class ComparisonDisplay:
-    """Dots on lines: one line an out-of-distribution (OOD) set, one marker a detector.
+    """Markers on lines: one line an out-of-distribution (OOD) set, one marker a detector.
 
     Parameters
     ----------
@@ -63,18 +67,13 @@ class ComparisonDisplay:
         """
         if ax is None:
             ax = self._new_axes()
-        rows = range(len(self.table))
+        rows = np.arange(len(self.table))
         detectors = list(next(iter(self.table.values())))
-        for position, name in enumerate(detectors):
-            is_last = position == len(detectors) - 1
-            ax.scatter(
-                [values[name] for values in self.table.values()],
-                rows,
-                marker=_MARKERS[position % len(_MARKERS)] if not is_last else "o",
-                s=70 if is_last else 40,
-                zorder=3 if is_last else 2,
-                label=name,
-            )
+        # Beside each other within a row: equal values would hide all markers but one.
+        shifts = np.linspace(-_SPREAD, _SPREAD, len(detectors))
+        for name, marker, shift in zip(detectors, itertools.cycle(_MARKERS), shifts, strict=False):
+            values = [by_detector[name] for by_detector in self.table.values()]
+            ax.scatter(values, rows + shift, marker=marker, s=40, zorder=2, label=name)
         if self.chance is not None:
             ax.axvline(self.chance, color="grey", linestyle="--", linewidth=1, zorder=0)
             ax.annotate(
@@ -86,7 +85,7 @@ class ComparisonDisplay:
                 color="grey",
                 fontsize="small",
             )
-        ax.set_yticks(list(rows), labels=[name.replace("_", " ") for name in self.table])
+        ax.set_yticks(rows, labels=[name.replace("_", " ") for name in self.table])
         ax.invert_yaxis()
         ax.grid(axis="y", color="0.9", zorder=0)
         ax.set_axisbelow(True)

@@ -52,7 +52,7 @@ def _restore_net(net: GenerativeNet, state: dict[str, Any]) -> None:
 
 
 def _export_likelihood(likelihood: LikelihoodModel) -> dict[str, Any]:
-    return {"estimator": likelihood.estimator, "input_shape": likelihood.input_shape}
+    return {name: value for name, value in vars(likelihood).items() if name != "module"}
 
 
 def _restore_likelihood(likelihood: LikelihoodModel, state: dict[str, Any]) -> None:
