@@ -3,15 +3,18 @@
 from skgradood.gradients.engine import ENGINES, GradientEngine
 from skgradood.gradients.errors import EngineWarning, StrategyRefused
 from skgradood.gradients.layer_gradient import LayerGradient
-from skgradood.gradients.layers import layer_layout, layer_names
+from skgradood.gradients.layers import LAYERS, layer_layout, layer_names
+from skgradood.gradients.likelihood import LogLikelihood
 from skgradood.gradients.norms import layer_gradient_norms, per_sample_gradients
 from skgradood.gradients.reducers import Reducer, SquaredNorms
 
 __all__ = [
     "ENGINES",
+    "LAYERS",
     "EngineWarning",
     "GradientEngine",
     "LayerGradient",
+    "LogLikelihood",
     "Reducer",
     "SquaredNorms",
     "StrategyRefused",

@@ -164,3 +164,5 @@ _LAYOUTS: dict[str, Callable[[nn.Module, dict[str, nn.Parameter]], LayerLayout]]
     "module": _by_module,
     "channel": _by_channel,
 }
+
+LAYERS = tuple(_LAYOUTS)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.utils.validation import validate_data
 
 _ROW_DTYPES = (np.float32, np.float64, np.uint8)
 _LAST_CHANNELS = (1, 3)
@@ -36,8 +38,10 @@ def check_samples(
     Raises
     ------
     ValueError
-        For empty, ragged, sparse, complex or non-numeric input, a wrong number of dimensions or
-        shape, or values that are not finite (the first offending row is named).
+        For empty, ragged, sparse or complex input, text, a wrong number of dimensions or shape,
+        or values that are not finite (the first offending row is named).
+    TypeError
+        If an array of objects holds something that is no number.
     """
     array = _as_numeric_array(X, name)
     if array.ndim not in (2, 3, 4):
@@ -86,7 +90,8 @@ def _as_numeric_array(X: Any, name: str) -> np.ndarray:
     try:
         return array.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        # scikit-learn tells objects that are no numbers (TypeError) from text that is none.
+        raise type(error)(
             f"{name} must hold real numbers and samples of one shape; "
             f"got dtype {array.dtype}: {error}"
         ) from error
@@ -128,6 +133,41 @@ def _fit_images(array: np.ndarray, input_shape: Sequence[int] | None, name: str)
             f"shape {tuple(input_shape)} were expected."
         )
     return np.ascontiguousarray(array)
+
+
+def check_and_remember_samples(
+    estimator: Any, X: Any, *, reset: bool, input_shape: Sequence[int] | None = None
+) -> np.ndarray:
+    """Check samples and keep, or compare, what scikit-learn estimators remember of their input.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Gets ``n_features_in_`` (values in a sample) and, for a DataFrame, ``feature_names_in_``.
+    X : array-like
+        See :func:`check_samples`.
+    reset : bool
+        Whether X is what the estimator is fitted on.
+    input_shape : sequence of int, optional
+        See :func:`check_samples`.
+
+    Returns
+    -------
+    ndarray of shape (n, d) or (n, C, H, W)
+
+    Raises
+    ------
+    ValueError
+        If X breaks the data contract, or differs in features from what was fitted on.
+    """
+    samples = check_samples(X)
+    if samples.ndim == 2:
+        named = X if hasattr(X, "columns") else samples
+        validate_data(estimator, named, reset=reset, skip_check_array=True)
+    elif reset:
+        estimator.n_features_in_ = math.prod(samples.shape[1:])
+        vars(estimator).pop("feature_names_in_", None)
+    return check_samples(samples, input_shape=input_shape)
 
 
 def check_outlier_labels(y: Any) -> np.ndarray:

@@ -1,0 +1,132 @@
+"""Out-of-distribution detection on real images, with every step of the package.
+
+    python -m benchmarks.ood --data-dir DIR --train fashion_mnist --model vae
+
+trains a model (once: it is cached), extracts features once, compares detectors on nine
+out-of-distribution sets, and writes the table to ``docs/results``. DIR holds the ``.npz`` files
+named in ``benchmarks/images.py``, each with uint8 images under ``images``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+
+from benchmarks.images import TRAIN_FILES, Division, load_division
+from benchmarks.presets import PRESETS
+from benchmarks.results import Run, write_results
+from skgradood import GenerativeNet, GradientNormTransformer
+from skgradood.baselines import baseline_detectors
+from skgradood.evaluation import compare_detectors
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    """Run the benchmark that the command line asks for."""
+    arguments = parse_arguments()
+    preset = PRESETS[arguments.model]
+    division = load_division(
+        arguments.data_dir,
+        arguments.train,
+        size=preset.image_size,
+        n_test=arguments.n_test,
+        n_ood=arguments.n_ood,
+        seed=arguments.seed,
+    )
+    net, training_seconds = trained(division, arguments)
+    names, features, feature_seconds = extracted(net, division, arguments)
+    comparison = compare_detectors(
+        baseline_detectors(names, random_state=arguments.seed),
+        features["reference"],
+        features["test"],
+        {name: features[name] for name in division.ood},
+        X_calibration=features["calibration"],
+    )
+    n_images = sum(len(part) for part in features.values())
+    run = Run(
+        train=arguments.train,
+        model=arguments.model,
+        description=preset.description,
+        seed=arguments.seed,
+        n_layers=len(names) - 1,
+        bits_per_dim=float(net.bits_per_dim(division.test[:1000]).mean()),
+        training_seconds=training_seconds,
+        images_per_second=n_images / feature_seconds,
+        sizes={key: len(part) for key, part in features.items() if key not in division.ood},
+        n_ood=arguments.n_ood,
+    )
+    print(write_results(run, comparison, arguments.results_dir))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder of the .npz files")
+    parser.add_argument("--train", choices=sorted(TRAIN_FILES), default="fashion_mnist")
+    parser.add_argument("--model", choices=sorted(PRESETS), default="vae")
+    parser.add_argument("--n-test", type=int, default=5000, help="in-distribution test images")
+    parser.add_argument("--n-ood", type=int, default=2000, help="images of each other set")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache-dir", type=Path, default=ROOT / "benchmarks" / "cache")
+    parser.add_argument("--results-dir", type=Path, default=ROOT / "docs" / "results")
+    return parser.parse_args()
+
+
+def trained(division: Division, arguments: argparse.Namespace) -> tuple[GenerativeNet, float]:
+    """Train the preset's model, or take it from the cache."""
+    preset = PRESETS[arguments.model]
+    images = division.model[: preset.n_train]
+    net = preset.make(arguments.seed)
+    path = arguments.cache_dir / f"{arguments.train}-{arguments.model}-{_key(net, images)}.joblib"
+    if path.exists():
+        return joblib.load(path)
+    started = time.perf_counter()
+    net.fit(images)
+    result = net, time.perf_counter() - started
+    path.parent.mkdir(parents=True, exist_ok=True)
+    joblib.dump(result, path)
+    return result
+
+
+def extracted(
+    net: GenerativeNet, division: Division, arguments: argparse.Namespace
+) -> tuple[list[str], dict[str, np.ndarray], float]:
+    """Names and values of the features of every part, and the seconds they took."""
+    parts = {
+        "reference": division.reference,
+        "calibration": division.calibration,
+        "test": division.test,
+        **division.ood,
+    }
+    key = _key(net.module_.state_dict(), *parts.values())
+    path = arguments.cache_dir / f"{arguments.train}-{arguments.model}-features-{key}.joblib"
+    if path.exists():
+        return joblib.load(path)
+    transformer = GradientNormTransformer(
+        FrozenEstimator(net), output="log", log_likelihood_column=True, random_state=arguments.seed
+    )
+    started = time.perf_counter()
+    transformer.fit(parts["reference"])
+    features = {}
+    for name, images in parts.items():
+        features[name] = transformer.transform(images)
+        print(f"{name}: {len(images)} images, {time.perf_counter() - started:.0f} s", flush=True)
+    names = transformer.get_feature_names_out().tolist()
+    result = names, features, time.perf_counter() - started
+    joblib.dump(result, path)
+    return result
+
+
+def _key(*objects: object) -> str:
+    return hashlib.sha256("".join(joblib.hash(o) for o in objects).encode()).hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    main()

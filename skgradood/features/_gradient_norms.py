@@ -1,0 +1,221 @@
+"""The transformer from samples to one feature a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from skgradood.gradients import ENGINES, LAYERS, GradientEngine, SquaredNorms, layer_layout
+from skgradood.models._batches import resolve_device
+from skgradood.models._fitted import fit_likelihood
+from skgradood.utils.validation import check_and_remember_samples
+
+LOG_LIKELIHOOD = "log_likelihood"
+
+# The least squared norm that has a logarithm: a layer of zeros stays a constant, finite column.
+_LEAST_NORM = np.finfo(np.float64).tiny
+
+
+class GradientNormTransformer(TransformerMixin, BaseEstimator):
+    """Turn images or rows into squared norms of the log-likelihood's gradient, layer by layer.
+
+    Feature l of a sample x is f_l(x) = ‖∂ log p(x) / ∂θ_l‖² [1]_ [2]_: an input that the model
+    does not understand pulls its parameters in an unusual way.
+
+    Parameters
+    ----------
+    estimator : GenerativeNet, FrozenEstimator or nn.Module
+        The likelihood model. An unfitted `GenerativeNet` is cloned and fitted in ``fit``; one
+        inside ``sklearn.frozen.FrozenEstimator``, and a module, are used as they are.
+    layers : {"parameter", "module", "channel"}, default="parameter"
+        What is one layer: a parameter tensor, the tensors of one module, or an output channel.
+    output : {"squared_norm", "log"}, default="squared_norm"
+        Squared norms, or their logarithms (a norm of zero counts as 2.2e-308, so that it stays
+        finite).
+    log_likelihood : str or callable, default="log_prob"
+        The name of a method of the module, or a callable ``(module, X, generator) -> (n,)``.
+    log_likelihood_column : bool, default=False
+        Whether the last column holds the log-likelihood in nats; it costs nothing more.
+    engine : {"auto", "capture", "func", "loop"}, default="auto"
+        How gradients are computed; see `skgradood.layer_gradient_norms`.
+    batch_size : int or "auto", default="auto"
+        Samples a pass.
+    device : str or torch.device, default="auto"
+        Where gradients are computed; "auto" is a GPU where there is one.
+    verify : bool, default=True
+        Compare two samples of the first batch with a plain loop.
+    random_state : int, RandomState or None, default=None
+        Seed of whatever noise the log-likelihood draws; None is a fixed seed, too. Each sample's
+        noise depends on the seed and its own content alone.
+
+    Attributes
+    ----------
+    likelihood_model_ : LikelihoodModel
+        The fitted model.
+    layer_names_ : list of str
+        Names of the L layers.
+    n_features_in_ : int
+        Values in a sample.
+    feature_names_in_ : ndarray of str
+        Names of the input's columns, if X was a DataFrame.
+
+    See Also
+    --------
+    skgradood.layer_gradient_norms : The same for torch users.
+
+    References
+    ----------
+    .. [1] Dauncey, Holmes, Williams and Falck, "On Gradients of Deep Generative Models for
+       Representation-Invariant Anomaly Detection", ICLR workshop 2023.
+    .. [2] Dauncey, Holmes, Williams and Falck, "Approximations to the Fisher Information Metric of
+       Deep Generative Models for Out-Of-Distribution Detection", TMLR 2024, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgradood import GenerativeNet, GradientNormTransformer
+    >>> from skgradood.models import DiagonalGaussian
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> net = GenerativeNet(DiagonalGaussian, max_epochs=2, random_state=0)
+    >>> GradientNormTransformer(net).fit_transform(X).shape
+    (200, 2)
+    """
+
+    _parameter_constraints: dict[str, list] = {
+        "estimator": [object],
+        "layers": [StrOptions(set(LAYERS))],
+        "output": [StrOptions({"squared_norm", "log"})],
+        "log_likelihood": [str, callable],
+        "log_likelihood_column": ["boolean"],
+        "engine": [StrOptions(set(ENGINES))],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "device": [str, torch.device],
+        "verify": ["boolean"],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        layers: str = "parameter",
+        output: str = "squared_norm",
+        log_likelihood: str | Callable = "log_prob",
+        log_likelihood_column: bool = False,
+        engine: str = "auto",
+        batch_size: int | str = "auto",
+        device: str | torch.device = "auto",
+        verify: bool = True,
+        random_state: Any = None,
+    ) -> None:
+        self.estimator = estimator
+        self.layers = layers
+        self.output = output
+        self.log_likelihood = log_likelihood
+        self.log_likelihood_column = log_likelihood_column
+        self.engine = engine
+        self.batch_size = batch_size
+        self.device = device
+        self.verify = verify
+        self.random_state = random_state
+
+    # The inner estimator validates its own parameters when it is fitted.
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any, y: Any = None) -> GradientNormTransformer:
+        """Fit the likelihood model, unless it comes fitted.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), (n, H, W), (n, C, H, W) or (n, H, W, C)
+            Rows, or uint8 images.
+        y : ignored
+            Part of scikit-learn's convention.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError
+            If ``estimator`` is none of what is expected, or has no such log-likelihood.
+        ValueError
+            If X is not what the model takes.
+        """
+        samples = check_and_remember_samples(self, X, reset=True)
+        self.likelihood_model_ = fit_likelihood(
+            self.estimator, X, log_likelihood=self.log_likelihood
+        )
+        self.likelihood_model_.prepare(samples[:1], reset=True)
+        self.layer_names_ = layer_layout(self.likelihood_model_.module, self.layers).names
+        is_seeded = self.random_state is not None
+        self._seed = int(check_random_state(self.random_state).randint(2**31)) if is_seeded else 0
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Compute the features of samples.
+
+        Parameters
+        ----------
+        X : array-like
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n, L) or (n, L + 1), float64
+            One column a layer, then the log-likelihood in nats if it was asked for.
+
+        Raises
+        ------
+        ValueError
+            If X is not what the model takes.
+        """
+        check_is_fitted(self)
+        samples = check_and_remember_samples(self, X, reset=False)
+        module = self.likelihood_model_.module
+        norms = SquaredNorms(layer_layout(module, self.layers))
+        engine = GradientEngine(
+            module,
+            log_likelihood=self.log_likelihood,
+            engine=self.engine,
+            batch_size=self.batch_size,
+            verify=self.verify,
+            device=resolve_device(self.device),
+            random_state=self._seed,
+        )
+        log_likelihoods = engine.run(self.likelihood_model_.prepare(samples), norms)
+        features = norms.result()
+        if self.output == "log":
+            features = np.log(np.maximum(features, _LEAST_NORM))
+        if self.log_likelihood_column:
+            features = np.column_stack([features, log_likelihoods])
+        return features
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns.
+
+        Parameters
+        ----------
+        input_features : ignored
+            Part of scikit-learn's convention.
+
+        Returns
+        -------
+        ndarray of str
+        """
+        check_is_fitted(self)
+        extra = [LOG_LIKELIHOOD] if self.log_likelihood_column else []
+        return np.array([*self.layer_names_, *extra], dtype=object)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags

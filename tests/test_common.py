@@ -1,0 +1,97 @@
+"""Every estimator through scikit-learn's own checks, with no expected failure.
+
+A new estimator joins by being listed in ``ESTIMATORS``.
+"""
+
+from __future__ import annotations
+
+import pickle
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.ensemble import IsolationForest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skgradood import (
+    ChiSquareJointDensity,
+    ConformalDetector,
+    GenerativeNet,
+    GradientNormTransformer,
+    make_detector,
+)
+from skgradood.models import DiagonalGaussian, RealNVP
+
+
+def row_net() -> GenerativeNet:
+    """A tiny model of rows, whose operations are elementwise: batches differ in no bit."""
+    return GenerativeNet(DiagonalGaussian, max_epochs=2, lr=1e-2, random_state=0)
+
+
+ESTIMATORS = [
+    row_net(),
+    GenerativeNet(RealNVP, max_epochs=1, dtype="float64", random_state=0),
+    GradientNormTransformer(row_net(), random_state=0),
+    GradientNormTransformer(
+        row_net(), layers="channel", output="log", log_likelihood_column=True, random_state=0
+    ),
+    GradientNormTransformer(row_net(), layers="module", engine="loop", random_state=0),
+    ChiSquareJointDensity(),
+    ChiSquareJointDensity(marginal="normal", dependence="gaussian"),
+    ChiSquareJointDensity(marginal="chi2", dependence="independent", tail="upper"),
+    ConformalDetector(ChiSquareJointDensity(marginal="normal"), random_state=0),
+    ConformalDetector(IsolationForest(n_estimators=5, random_state=0), random_state=0),
+    make_detector(row_net(), random_state=0),
+]
+
+
+@parametrize_with_checks(ESTIMATORS)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture
+def rows():
+    return np.random.default_rng(0).normal(size=(80, 3)) @ np.array(
+        [[1.0, 0.5, 0.0], [0.0, 1.0, -0.5], [0.0, 0.0, 2.0]]
+    )
+
+
+def outputs(estimator, X):
+    names = ("score_samples", "decision_function", "transform", "predict", "p_values")
+    return {name: getattr(estimator, name)(X) for name in names if hasattr(estimator, name)}
+
+
+def identifier(estimator):
+    return f"{type(estimator).__name__}-{ESTIMATORS.index(estimator)}"
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=identifier)
+def test_same_seed_same_result_and_pickles_agree(estimator, rows, tmp_path):
+    X = np.abs(rows)  # squared norms are positive
+    fitted = clone(estimator).fit(X)
+    again = clone(estimator).fit(X)
+    joblib.dump(fitted, tmp_path / "estimator.joblib")
+    copies = [
+        again,
+        pickle.loads(pickle.dumps(fitted)),
+        joblib.load(tmp_path / "estimator.joblib"),
+    ]
+    expected = outputs(fitted, X)
+    assert expected
+    for copy in copies:
+        for name, values in outputs(copy, X).items():
+            np.testing.assert_array_equal(values, expected[name])
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=identifier)
+def test_detectors_agree_with_their_offset(estimator, rows):
+    X = np.abs(rows)
+    fitted = clone(estimator).fit(X)
+    if not hasattr(fitted, "decision_function"):
+        pytest.skip("not a detector")
+    decisions = fitted.decision_function(X)
+    np.testing.assert_array_equal(fitted.predict(X), np.where(decisions >= 0, 1, -1))
+    if hasattr(fitted, "offset_"):
+        np.testing.assert_allclose(decisions, fitted.score_samples(X) - fitted.offset_)
