@@ -6,7 +6,9 @@ import importlib
 import inspect
 import pkgutil
 import re
+from dataclasses import is_dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from sklearn.base import BaseEstimator
@@ -58,6 +60,10 @@ def public_objects() -> dict[str, object]:
 
 OBJECTS = public_objects()
 CALLABLES = {name: item for name, item in OBJECTS.items() if callable(item)}
+CLASSES = {name: item for name, item in CALLABLES.items() if inspect.isclass(item)}
+PROTOCOLS = [item for item in CLASSES.values() if Protocol in item.__bases__]
+# What a protocol says of a method need not be said again by those who follow it.
+PROTOCOL_METHODS = {name for protocol in PROTOCOLS for name in vars(protocol)}
 ESTIMATORS = {
     name: item
     for name, item in CALLABLES.items()
@@ -86,34 +92,36 @@ def test_reexported_names_are_the_same_objects():
 
 @pytest.mark.parametrize("name", CALLABLES)
 def test_docstrings_list_the_parameters_of_the_signature(name):
-    doc = inspect.getdoc(CALLABLES[name])
+    item = CALLABLES[name]
+    doc = inspect.getdoc(item)
     assert doc, f"{name} has no docstring"
-    assert listed_parameters(doc) == signature_parameters(CALLABLES[name])
+    if item in PROTOCOLS or (inspect.isclass(item) and issubclass(item, Exception)):
+        return
+    section = "Attributes" if is_dataclass(item) else "Parameters"
+    assert sorted(listed(doc, section)) == sorted(inspect.signature(item).parameters)
 
 
-@pytest.mark.parametrize("name", [n for n, item in CALLABLES.items() if inspect.isclass(item)])
+@pytest.mark.parametrize("name", CLASSES)
 def test_public_methods_are_documented(name):
-    """An inherited docstring counts, torch's and scikit-learn's included."""
-    methods = {
-        method: inspect.getdoc(getattr(CALLABLES[name], method))
-        for method, value in vars(CALLABLES[name]).items()
-        if not method.startswith("_") and (callable(value) or isinstance(value, property))
+    """An inherited docstring counts, and for properties the list of attributes."""
+    item = CLASSES[name]
+    attributes = listed(inspect.getdoc(item), "Attributes")
+    public = {
+        key: getattr(item, key)
+        for key, value in vars(item).items()
+        if not key.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))
     }
-    assert [method for method, doc in methods.items() if not doc] == []
+    documented = {key for key, value in public.items() if inspect.getdoc(value)}
+    assert set(public) - documented - PROTOCOL_METHODS - set(attributes) == set()
 
 
-def listed_parameters(doc: str) -> list[str]:
-    """Names in a numpydoc Parameters section, `a, b : int` counting as two."""
-    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w[\w ]*\n-{3,}$|\Z)", doc, re.M | re.S)
-    if section is None:
+def listed(doc: str, section: str) -> list[str]:
+    """Names in a section of a numpydoc docstring, `a, b : int` counting as two."""
+    body = re.search(rf"^{section}\n-+\n(.*?)(?=^\w[\w ]*\n-{{3,}}$|\Z)", doc, re.M | re.S)
+    if body is None:
         return []
-    entries = re.findall(r"^(\S.*?)(?: :.*)?$", section[1], re.MULTILINE)
+    entries = re.findall(r"^(\S.*?)(?: :.*)?$", body[1], re.MULTILINE)
     return [name.lstrip("*") for entry in entries for name in entry.split(", ")]
-
-
-def signature_parameters(item: object) -> list[str]:
-    parameters = inspect.signature(item).parameters.values()
-    return [p.name for p in parameters if not p.name.startswith("_")]
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -152,5 +160,5 @@ c : int
 
 
 def test_the_reading_of_docstrings_can_fail():
-    assert listed_parameters(DOCSTRING) == ["a", "b", "rest"]
-    assert listed_parameters("One line.") == []
+    assert listed(DOCSTRING, "Parameters") == ["a", "b", "rest"]
+    assert listed(DOCSTRING, "Attributes") == []
