@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from torch import Tensor
+from torch import Tensor, nn
 
 _logger = logging.getLogger("skgradood")
 
@@ -90,3 +90,36 @@ def evaluate_in_batches(
             else:
                 start = stop
     return values
+
+
+def sample_in_batches(module: nn.Module, n: int, *, batch_size: int, seed: int) -> np.ndarray:
+    """Draw from a module, a batch at a time.
+
+    Parameters
+    ----------
+    module : nn.Module
+        With ``sample(n, generator=None)``.
+    n : int
+        How many samples.
+    batch_size : int
+        Samples a batch.
+    seed : int
+        Of one generator for all batches.
+
+    Returns
+    -------
+    ndarray of shape (n, ...)
+
+    Raises
+    ------
+    ValueError
+        If n is not a positive integer.
+    AttributeError
+        If the module has no ``sample`` method.
+    """
+    if not isinstance(n, (int, np.integer)) or n < 1:
+        raise ValueError(f"n must be a positive integer, the number of samples; got {n!r}")
+    generator = torch.Generator(next(module.parameters()).device).manual_seed(seed)
+    draw = cast("Callable[..., Tensor]", module.sample)
+    sizes = [min(batch_size, n - start) for start in range(0, n, batch_size)]
+    return np.concatenate([draw(size, generator=generator).cpu().numpy() for size in sizes])

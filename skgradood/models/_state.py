@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from skgradood.gradients.state import isolated_rng
 from skgradood.models._batches import resolve_device
 
 
@@ -64,20 +65,33 @@ def to_arrays(module: nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}
 
 
-def load_arrays(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
-    """Set parameters and buffers of a module from `to_arrays`."""
+def restore(
+    recipe: ModuleRecipe, arrays: Mapping[str, np.ndarray], device: str | torch.device
+) -> nn.Module:
+    """Make a module again and give it its arrays, in evaluation mode.
+
+    Parameters
+    ----------
+    recipe : ModuleRecipe
+    arrays : mapping of str to ndarray
+        As `to_arrays` returned them.
+    device : str or torch.device
+        Where the module goes; the CPU, with a warning, on a machine that has no such device.
+    """
+    with isolated_rng():  # initialisation draws numbers, which the arrays then replace
+        module = recipe.make()
     # A copy: torch must not share memory with an array that may be read-only.
     module.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
+    return module.to(_available_device(device)).eval()
 
 
-def available_device(device: str | torch.device) -> torch.device:
-    """The device asked for, or the CPU with a warning on a machine that has no such device."""
+def _available_device(device: str | torch.device) -> torch.device:
     try:
         return resolve_device(device)
     except ValueError:
         warnings.warn(
             f"the estimator was made for device={str(device)!r}, which is not available here; "
             "its module is on the CPU now",
-            stacklevel=2,
+            stacklevel=3,
         )
         return torch.device("cpu")

@@ -14,21 +14,25 @@ import torch
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skgradood.gradients.state import isolated_rng
 from skgradood.models import _state
-from skgradood.models._batches import draw_seed, evaluate_in_batches, resolve_device
+from skgradood.models._batches import (
+    draw_seed,
+    evaluate_in_batches,
+    resolve_device,
+    sample_in_batches,
+)
 from skgradood.models._inputs import as_module_input, check_input_kind
 from skgradood.models._keywords import arguments_for, check_keywords, is_handed_on
 from skgradood.models._training import OPTIMIZERS, LikelihoodTrainer, at_rest, make_trainer
-from skgradood.utils.validation import check_samples
+from skgradood.utils.validation import check_and_remember_samples
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # Values in the batch that data-dependent initialisation sees, whatever the size of a sample.
 _VALUES_TO_INITIALIZE = 2**18
-_ROW_DTYPES = [np.float64, np.float32, np.uint8]
 
 
 class GenerativeNet(DensityMixin, BaseEstimator):
@@ -285,12 +289,9 @@ class GenerativeNet(DensityMixin, BaseEstimator):
             If the module has no ``sample`` method.
         """
         check_is_fitted(self)
-        device = next(self.module_.parameters()).device
-        generator = torch.Generator(device).manual_seed(draw_seed(random_state))
-        sizes = [min(self.batch_size, n - start) for start in range(0, n, self.batch_size)]
-        draw = cast("Callable[..., Tensor]", self.module_.sample)
-        batches = [draw(size, generator=generator).cpu().numpy() for size in sizes]
-        return np.concatenate(batches)
+        return sample_in_batches(
+            self.module_, n, batch_size=self.batch_size, seed=draw_seed(random_state)
+        )
 
     def _handed_on(self) -> dict[str, Any]:
         own = self._get_param_names()
@@ -340,19 +341,8 @@ class GenerativeNet(DensityMixin, BaseEstimator):
         self.history_ = history + trainer.epochs(first=len(history) + 1)
 
     def _check_samples(self, X: Any, *, reset: bool) -> np.ndarray:
-        """Check X and, under ``reset``, remember its features as scikit-learn does."""
-        # scikit-learn words its own refusals of arrays and tables of rows.
-        is_table = _is_table(X)
-        samples = X if is_table else check_samples(X)
-        if is_table or samples.ndim == 2:
-            samples = validate_data(
-                self, samples, reset=reset, dtype=_ROW_DTYPES, ensure_all_finite=False
-            )
-        elif reset:
-            self.n_features_in_ = math.prod(samples.shape[1:])
-            self.__dict__.pop("feature_names_in_", None)
         shape = self._handed_on().get("module__input_shape") if reset else self.input_shape_
-        return check_samples(samples, input_shape=shape)
+        return check_and_remember_samples(self, X, reset=reset, input_shape=shape)
 
     def _module_arguments(self) -> dict[str, Any]:
         arguments = arguments_for("module", self._handed_on())
@@ -398,13 +388,4 @@ class GenerativeNet(DensityMixin, BaseEstimator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "module_" in state:
-            device = _state.available_device(self.device)
-            with isolated_rng():
-                module = self._recipe.make()
-            _state.load_arrays(module, state["module_"])
-            self.module_ = at_rest(module.to(device))
-
-
-def _is_table(X: Any) -> bool:
-    two_axes = getattr(X, "ndim", None) == 2 or hasattr(X, "columns")
-    return two_axes and not torch.is_tensor(X)
+            self.module_ = _state.restore(self._recipe, state["module_"], self.device)

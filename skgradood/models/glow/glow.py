@@ -21,7 +21,8 @@ from skgradood.models.glow.invertible_conv import (
 )
 from skgradood.models.glow.prior import ConditionalPrior, StandardPrior, TopPrior
 
-_SCALE_BOUND = 2.0
+# Factors above e multiply over the steps: with a bound of 2, single batches exploded in training.
+_SCALE_BOUND = 1.0
 
 _COUPLINGS: dict[str, Callable[[int, int], AffineCoupling | AdditiveCoupling]] = {
     "affine": lambda n, hidden: AffineCoupling(n, hidden, _SCALE_BOUND),
