@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.frozen import FrozenEstimator
 
 from skgradood.baselines import baseline_detectors
@@ -24,7 +27,7 @@ _DETECTORS = (
     "joint density (ours)",
 )
 _ALPHA = 0.05
-_VAE = {"module__latent_dim": 16, "module__width": 16, "lr": 2e-3}
+_VAE: dict[str, Any] = {"module__latent_dim": 16, "module__width": 16, "lr": 2e-3}
 _PARTS = ("reference", "calibration", "test")
 
 
@@ -43,10 +46,11 @@ def demo(*, out: str, epochs: int, seed: int) -> None:
     start = time.perf_counter()
     digits = load_digits_ood(random_state=seed)
     complain(f"training a VAE on {len(digits.train)} digits of 8 x 8 pixels")
-    vae = GenerativeNet(VAE, **_VAE, max_epochs=epochs, random_state=seed, verbose=1)
-    vae.fit(digits.train)
-    complain(f"computing features: {_describe(digits)}")
-    transformer, features = _compute_features(vae, digits)
+    with _one_thread():
+        vae = GenerativeNet(VAE, **_VAE, max_epochs=epochs, random_state=seed, verbose=1)
+        vae.fit(digits.train)
+        complain(f"computing features: {_describe(digits)}")
+        transformer, features = _compute_features(vae, digits)
     comparison = _compare(transformer, features, digits, seed)
     say(
         "AUROC of out-of-distribution sets (rows) against test digits, by detector (columns); "
@@ -57,6 +61,17 @@ def demo(*, out: str, epochs: int, seed: int) -> None:
     say("")
     _save_figure(comparison, Path(out))
     complain(f"took {time.perf_counter() - start:.0f} s")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread: at 8 x 8 pixels several spend their time waiting for each other."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def _describe(digits: Any) -> str:

@@ -19,7 +19,7 @@ from skgradood.models import VAE, GenerativeNet, Glow, RealNVP
 from skgradood.persistence import save
 from skgradood.pipeline import make_detector
 
-_MODULES = {"vae": VAE, "glow": Glow, "real_nvp": RealNVP}
+_MODULES: dict[str, Any] = {"vae": VAE, "glow": Glow, "real_nvp": RealNVP}
 _MODEL_SHARE = 0.6  # the rest is halved: for the density, and for calibration
 _FEWEST_SAMPLES = 20
 _FEW_REFERENCE = 100  # fewer rows leave a covariance of dozens of layers mostly to shrinkage
@@ -70,7 +70,7 @@ def fit(
     say(f"saved {out} ({destination.stat().st_size / 2**20:.1f} MiB)")
 
 
-def _choose_module(model: str, samples: Samples) -> type:
+def _choose_module(model: str, samples: Samples) -> Any:
     if model == "auto":
         return VAE if samples.are_images else RealNVP
     module = _MODULES[model]
@@ -95,7 +95,7 @@ def _divide(X: Any, seed: int) -> tuple[Any, Any, Any]:
     return training, reference, calibration
 
 
-def _make_net(module: type, seed: int, *, epochs: int, **options: Any) -> GenerativeNet:
+def _make_net(module: Any, seed: int, *, epochs: int, **options: Any) -> GenerativeNet:
     return GenerativeNet(module, max_epochs=epochs, random_state=seed, verbose=1, **options)
 
 
