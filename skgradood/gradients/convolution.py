@@ -50,43 +50,46 @@ class ConvolutionContribution(_BlockNorm):
 
     def dense(self, rows: slice) -> Tensor:
         patches, points = self._factors(rows)
-        # (m, groups, out / groups, positions) x (m, groups, positions, in / groups * kernel)
-        product = points.mT @ patches
+        product = points @ patches.mT
         return product.reshape(len(product), *self.shape)
 
     def squared_norm(self) -> Tensor:
-        rows_a_sample = self.patched.shape[1]
-        positions = rows_a_sample * math.prod(self.pointwise.shape[3:])
-        n_out = self.shape[0] // self.geometry.groups
-        n_in = math.prod(self.shape[1:])
-        numbers = max(positions * n_in, n_out * n_in) * self.geometry.groups
-        gram = positions * (n_in + n_out) < n_in * n_out and not self.patched.is_complex()
-        if not gram or self.geometry.groups > 1:
-            blocks = row_blocks(self.n, numbers)
-            return torch.cat([sum_of_squares(self.dense(rows)) for rows in blocks])
+        groups = self.geometry.groups
+        positions = self.patched.shape[1] * math.prod(self.pointwise.shape[3:])
+        n_in, n_out = math.prod(self.shape[1:]), self.shape[0] // groups
+        if self._prefers_gram(positions, n_in, n_out):
+            return self._gram_norm(positions * n_in)
+        numbers = groups * n_in * max(positions, n_out)
+        return torch.cat([sum_of_squares(self.dense(rows)) for rows in row_blocks(self.n, numbers)])
+
+    def _prefers_gram(self, positions: int, n_in: int, n_out: int) -> bool:
+        is_plain = self.geometry.groups == 1 and not self.patched.is_complex()
+        return is_plain and positions * (n_in + n_out) < n_in * n_out
+
+    def _gram_norm(self, numbers_a_row: int) -> Tensor:
         norms, trusted = [], []
-        for rows in row_blocks(self.n, positions * n_in):
-            patches, points = (factor[:, 0] for factor in self._factors(rows))
+        for rows in row_blocks(self.n, numbers_a_row):
+            patches, points = (factor[:, 0].mT for factor in self._factors(rows))
             block_norms, block_trusted = gram_norm(patches, points)
             norms.append(block_norms)
             trusted.append(block_trusted)
         return dense_where_distrusted(self, torch.cat(norms), torch.cat(trusted))
 
     def _factors(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Patches and points as (m, groups, positions, features)."""
+        """Patches (m, groups, in / groups * kernel, positions) and points (…, out / groups, …)."""
         patched, pointwise = self.patched[rows], self.pointwise[rows]
         m, r = patched.shape[:2]
-        groups, kernel = self.geometry.groups, self.shape[2:]
-        spatial = pointwise.shape[3:]
+        groups, kernel, spatial = self.geometry.groups, self.shape[2:], pointwise.shape[3:]
         windows = unfold(patched.flatten(0, 1), kernel, spatial, self.geometry)
-        d = len(kernel)
-        # (m, r, groups, channels / groups, *kernel, *positions)
-        windows = windows.unflatten(1, (groups, -1)).unflatten(0, (m, r))
-        order = (0, 2, 1, *range(4 + d, 4 + 2 * d), 3, *range(4, 4 + d))
-        patches = windows.permute(order).reshape(m, groups, r * math.prod(spatial), -1)
-        points = pointwise.reshape(m, r, groups, -1, math.prod(spatial))
-        points = points.permute(0, 2, 1, 4, 3).reshape(m, groups, r * math.prod(spatial), -1)
-        return patches, points
+        layout = (m, r, groups, -1, math.prod(spatial))
+        return _joined(windows.reshape(layout)), _joined(pointwise.reshape(layout))
+
+
+def _joined(factor: Tensor) -> Tensor:
+    """(m, r, groups, features, positions) as (m, groups, features, r * positions)."""
+    if factor.shape[1] == 1:
+        return factor[:, 0]
+    return factor.permute(0, 2, 3, 1, 4).flatten(3)
 
 
 def unfold(
@@ -102,7 +105,7 @@ def unfold(
         # Rows of x that no patch reaches are cut off (a negative pad).
         after = reach - geometry.padding[d] - x.shape[2 + d]
         pads += [geometry.padding[d], after]
-    padded = F.pad(x, pads).contiguous()
+    padded = (F.pad(x, pads) if any(pads) else x).contiguous()
     steps = padded.stride()
     by_kernel = [steps[2 + d] * geometry.dilation[d] for d in range(len(kernel))]
     by_position = [steps[2 + d] * geometry.stride[d] for d in range(len(kernel))]
