@@ -82,7 +82,7 @@ def parse_arguments() -> argparse.Namespace:
 def trained(division: Division, arguments: argparse.Namespace) -> tuple[GenerativeNet, float]:
     """Train the preset's model, or take it from the cache."""
     preset = PRESETS[arguments.model]
-    images = division.model[: preset.n_train]
+    images = division.model
     net = preset.make(arguments.seed)
     path = arguments.cache_dir / f"{arguments.train}-{arguments.model}-{_key(net, images)}.joblib"
     if path.exists():

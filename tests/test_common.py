@@ -19,7 +19,6 @@ from skgradood import (
     ConformalDetector,
     GenerativeNet,
     GradientNormTransformer,
-    make_detector,
 )
 from skgradood.models import DiagonalGaussian, RealNVP
 
@@ -38,11 +37,9 @@ ESTIMATORS = [
     ),
     GradientNormTransformer(row_net(), layers="module", engine="loop", random_state=0),
     ChiSquareJointDensity(),
-    ChiSquareJointDensity(marginal="normal", dependence="gaussian"),
-    ChiSquareJointDensity(marginal="chi2", dependence="independent", tail="upper"),
+    ChiSquareJointDensity(dependence="independent", tail="upper"),
     ConformalDetector(ChiSquareJointDensity(marginal="normal"), random_state=0),
     ConformalDetector(IsolationForest(n_estimators=5, random_state=0), random_state=0),
-    make_detector(row_net(), random_state=0),
 ]
 
 

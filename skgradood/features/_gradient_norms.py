@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from skgradood.gradients import ENGINES, LAYERS, GradientEngine, SquaredNorms, layer_layout
 from skgradood.models._batches import resolve_device
 from skgradood.models._fitted import fit_likelihood
+from skgradood.models._portable import PortableState
 from skgradood.utils.validation import check_and_remember_samples
 
 LOG_LIKELIHOOD = "log_likelihood"
@@ -24,7 +25,7 @@ LOG_LIKELIHOOD = "log_likelihood"
 _LEAST_NORM = np.finfo(np.float64).tiny
 
 
-class GradientNormTransformer(TransformerMixin, BaseEstimator):
+class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
     """Turn images or rows into squared norms of the log-likelihood's gradient, layer by layer.
 
     Feature l of a sample x is f_l(x) = ‖∂ log p(x) / ∂θ_l‖² [1]_ [2]_: an input that the model

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from skgradood.models import VAE, DiagonalGaussian, Glow, RealNVP
-from tests.gradients import modules
+from tests.gradients import hard_modules, modules
 
 
 @dataclass(frozen=True)
@@ -214,30 +214,32 @@ CASES: dict[str, Case] = {
         ),
         (3, 3, 4, 4),
     ),
-    "custom_function_of_data": _case(lambda: modules.CustomFunction(5, of="data"), (4, 5)),
+    "custom_function_of_data": _case(lambda: hard_modules.CustomFunction(5, of="data"), (4, 5)),
     # What capture refuses, and who serves instead.
     "gru": _case(
-        lambda: modules.LastOutput(nn.GRU(4, 5, batch_first=True)), (3, 4, 4),
+        lambda: hard_modules.LastOutput(nn.GRU(4, 5, batch_first=True)), (3, 4, 4),
         strategy="loop", warns="no rule",
     ),
     "custom_function_of_a_parameter": _case(
-        lambda: modules.CustomFunction(5, of="parameter"), (4, 5),
+        lambda: hard_modules.CustomFunction(5, of="parameter"), (4, 5),
         strategy="loop", warns="cannot be watched",
     ),
     "custom_layer": _case(
-        lambda: modules.CustomLayer(5), (4, 5), strategy="loop", warns="cannot be told apart"
+        lambda: hard_modules.CustomLayer(5), (4, 5), strategy="loop", warns="cannot be told apart"
     ),
     "batch_statistics": _case(
         lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, track_running_stats=False)),
         (4, 2, 6, 6), strategy="func", warns="statistics of the batch",
     ),
     "mean_over_the_batch": _case(
-        lambda: modules.MinusBatchMean(5), (4, 5), strategy="func", warns="cannot be told apart"
+        lambda: hard_modules.MinusBatchMean(5), (4, 5),
+        strategy="func", warns="cannot be told apart",
     ),
     "softmax_over_the_batch": _case(
-        lambda: modules.BatchSoftmax(5), (4, 5), strategy="func", warns="couple the rows"
+        lambda: hard_modules.BatchSoftmax(5), (4, 5), strategy="func", warns="couple the rows"
     ),
     "triangular_solve": _density(
-        lambda: modules.TriangularGaussian(4), (4, 4), strategy="func", warns="solve_triangular"
+        lambda: hard_modules.TriangularGaussian(4), (4, 4),
+        strategy="func", warns="solve_triangular",
     ),
 }  # fmt: skip

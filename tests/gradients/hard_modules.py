@@ -1,0 +1,100 @@
+"""Modules that capture refuses, or should: what it cannot watch, and what couples the samples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class LastOutput(nn.Module):
+    def __init__(self, recurrent: nn.Module) -> None:
+        super().__init__()
+        self.recurrent = recurrent
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.recurrent(x)[0][:, -1]
+
+
+class _Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 3 * ctx.saved_tensors[0] ** 2 * gradient
+
+
+class CustomFunction(nn.Module):
+    """A user's autograd function of data, or of a parameter (which cannot be watched)."""
+
+    def __init__(self, d: int, *, of: str) -> None:
+        super().__init__()
+        self.layer = nn.Linear(d, d)
+        self.scale = nn.Parameter(torch.zeros(d))
+        self.of = of
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(x)
+        h = _Cube.apply(h) if self.of == "data" else h * _Cube.apply(self.scale)
+        return self.layer(h) * self.scale
+
+
+class _ScaledBy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return x * weight
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        return gradient * weight, (gradient * x).sum(0)
+
+
+class CustomLayer(nn.Module):
+    """A parameter meets data inside a user's autograd function, as the last thing that happens."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(d, d)
+        self.scale = nn.Parameter(torch.zeros(d))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _ScaledBy.apply(self.layer(x), self.scale)
+
+
+class MinusBatchMean(nn.Module):
+    """Couples the rows of a batch by a mean over it."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(d, d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(x)
+        return h - 0.5 * h.mean(0, keepdim=True)
+
+
+class BatchSoftmax(nn.Module):
+    """Couples the rows of a batch while every shape stays as it is."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(d, d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(x)
+        return h * h.softmax(0)
+
+
+class TriangularGaussian(nn.Module):
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.eye(d))
+
+    def log_prob(self, X: Tensor) -> Tensor:
+        lower = self.factor.tril(-1) + torch.diag(self.factor.diagonal().exp())
+        z = torch.linalg.solve_triangular(lower, X.T, upper=False)
+        return -0.5 * z.square().sum(0) - self.factor.diagonal().sum()
