@@ -47,24 +47,26 @@ def perturb(
     X : array-like of shape (n, H, W), (n, C, H, W) or (n, H, W, C), uint8
         Images with values 0...255. They are not changed.
     kind : str
-        =================== ========================================== =====================
-        kind                what becomes of an image                   severity (default)
-        =================== ========================================== =====================
-        "noise"             uniform noise, nothing of the image left   none
-        "constant"          one random grey or colour                  none
-        "gaussian_noise"    Gaussian noise is added                    its std, 0...255 (50)
-        "inversion"         255 - x                                    none
-        "brightness"        multiplied by the severity                 factor (0.5)
-        "contrast"          contracted to its mean                     factor (0.5)
-        "rotation"          turned counter-clockwise                   degrees (90)
-        "mirror"            left and right exchanged                   none
-        "gaussian_blur"     Gaussian filter                            std in pixels (1)
-        "dct_blur"          high cosine frequencies removed [1]_       share removed (0.5)
-        "svd_blur"          small singular values removed [1]_         share removed (0.75)
-        "fourier_amplitude" amplitude of another image, own phase      share mixed in (1)
-        "fourier_phase"     phase of another image, own amplitude      share mixed in (1)
-        "pixel_shuffle"     pixels change places at random             none
-        =================== ========================================== =====================
+        =================== ============================================== =====================
+        kind                what becomes of an image                       severity (default)
+        =================== ============================================== =====================
+        "noise"             uniform noise, nothing of the image left       none
+        "constant"          one random grey or colour                      none
+        "gaussian_noise"    Gaussian noise is added                        its std, 0...255 (50)
+        "inversion"         255 - x                                        none
+        "brightness"        multiplied by the severity                     factor (0.5)
+        "contrast"          contracted to its mean                         factor (0.5)
+        "rotation"          turned counter-clockwise                       degrees (90)
+        "mirror"            left and right exchanged                       none
+        "gaussian_blur"     Gaussian filter                                std in pixels (1)
+        "dct_blur"          high cosine frequencies removed                share removed (0.5)
+        "svd_blur"          small singular values removed                  share removed (0.75)
+        "fourier_amplitude" amplitude of another image, own phase          share mixed in (1)
+        "fourier_phase"     phase of another image, own amplitude          share mixed in (1)
+        "pixel_shuffle"     pixels change places at random                 none
+        =================== ============================================== =====================
+
+        The two blurs by DCT and SVD are those of [1]_.
     severity : float, optional
         How strong, in the unit of the table.
     random_state : int, RandomState or None, default=None

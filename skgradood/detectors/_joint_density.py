@@ -64,11 +64,11 @@ class ChiSquareJointDensity(Detector):
     ----------
     offset_ : float
         Rows that score below it are outliers.
-    support_ : ndarray of shape (n_features_in_,), bool
+    support_ : ndarray of shape (d,), bool
         The columns that vary on the training rows and are modelled, L in number.
     dropped_features_ : list
         Names (or numbers, without names) of the columns that are not.
-    floor_ : ndarray of shape (n_features_in_,)
+    floor_ : ndarray of shape (d,)
         Values below it are raised to it. For squared norms the smallest positive training value
         where a column has zeros, else the smallest normal float64; -inf under "normal".
     location_ : ndarray of shape (L,)
@@ -83,7 +83,7 @@ class ChiSquareJointDensity(Detector):
         Weight of the identity in ``correlation_``, under "gaussian".
     n_features_in_ : int
         Number of columns seen in ``fit``.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (d,)
         Names of the columns, if they had any.
 
     Notes
@@ -94,9 +94,11 @@ class ChiSquareJointDensity(Detector):
 
     References
     ----------
-    .. [1] S. Dauncey, C. Holmes, C. Williams, F. Falck, "Approximations to the Fisher information
-       metric of deep generative models for out-of-distribution detection", 2023 (workshop).
-    .. [2] The same, Transactions on Machine Learning Research, 2024.
+    .. [1] S. Dauncey, C. Holmes, C. Williams, F. Falck, "On gradients of deep generative models
+       for representation-invariant anomaly detection", ICLR workshop, 2023.
+    .. [2] S. Dauncey, C. Holmes, C. Williams, F. Falck, "Approximations to the Fisher information
+       metric of deep generative models for out-of-distribution detection", Transactions on
+       Machine Learning Research, 2024.
 
     Examples
     --------
@@ -211,7 +213,7 @@ class ChiSquareJointDensity(Detector):
 
         Returns
         -------
-        ndarray of shape (n, n_features_in_), float64
+        ndarray of shape (n, d), float64
             Normal scores: the standard normal values with the same tail probabilities, positive
             for large values. 0 in columns that are not modelled, NaN in rows that hold NaN or
             infinity.

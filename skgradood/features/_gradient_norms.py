@@ -77,7 +77,7 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
     .. [1] Dauncey, Holmes, Williams and Falck, "On Gradients of Deep Generative Models for
        Representation-Invariant Anomaly Detection", ICLR workshop 2023.
     .. [2] Dauncey, Holmes, Williams and Falck, "Approximations to the Fisher Information Metric of
-       Deep Generative Models for Out-Of-Distribution Detection", TMLR 2024, section 3.
+       Deep Generative Models for Out-Of-Distribution Detection", TMLR 2024.
 
     Examples
     --------

@@ -8,8 +8,8 @@ norm often follows at less cost than the gradient itself.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,17 +21,28 @@ BLOCK_NUMBERS = 1 << 19
 _LEAST_GRAM_SHARE = 2e-3
 
 
-class Contribution(Protocol):
-    """What a reducer may ask of one use of a parameter tensor."""
+class Contribution(ABC):
+    """What one use of a parameter tensor adds to the gradients of n samples.
+
+    Attributes
+    ----------
+    n : int
+        Samples.
+    shape : torch.Size
+        Shape of the parameter tensor.
+    """
 
     n: int
     shape: torch.Size
 
+    @abstractmethod
     def dense(self, rows: slice) -> Tensor:
         """Gradients of the samples in ``rows``, (m, *shape)."""
 
     def squared_norm(self) -> Tensor:
-        """Squared norms, (n,) float64."""
+        """Squared norms, (n,) float64; from dense gradients, block by block."""
+        blocks = row_blocks(self.n, math.prod(self.shape))
+        return torch.cat([sum_of_squares(self.dense(rows)) for rows in blocks])
 
 
 def row_blocks(n: int, numbers_a_row: int) -> list[slice]:
@@ -59,16 +70,8 @@ def _accurate_dot(a: Tensor, b: Tensor) -> Tensor:
     return products.double().sum(1) + tail.sum(1)
 
 
-class _BlockNorm:
-    """Squared norms from dense gradients, block by block."""
-
-    def squared_norm(self) -> Tensor:
-        blocks = row_blocks(self.n, math.prod(self.shape))
-        return torch.cat([sum_of_squares(self.dense(rows)) for rows in blocks])
-
-
 @dataclass
-class DenseContribution(_BlockNorm):
+class DenseContribution(Contribution):
     """Gradients that are already there, (n, *shape)."""
 
     gradients: Tensor
@@ -82,7 +85,7 @@ class DenseContribution(_BlockNorm):
 
 
 @dataclass
-class OuterContribution(_BlockNorm):
+class OuterContribution(Contribution):
     """A linear map's weight: Σ over positions of output gradient ⊗ activation.
 
     ``activations`` is (n, positions, in), ``output_gradients`` (n, positions, out).
@@ -147,7 +150,7 @@ def dense_where_distrusted(contribution: Contribution, norms: Tensor, trusted: T
 
 
 @dataclass
-class EmbeddingContribution(_BlockNorm):
+class EmbeddingContribution(Contribution):
     """Rows of a table, (size, width), picked by indices (n, positions)."""
 
     indices: Tensor
@@ -175,7 +178,7 @@ class EmbeddingContribution(_BlockNorm):
 
 
 @dataclass
-class AlignedContribution(_BlockNorm):
+class AlignedContribution(Contribution):
     """A tensor computed from parameters that already has one slice a sample along ``dim``.
 
     Sample i touches only the slices of ``gradient`` whose entry of ``sample_of_slice`` is i.
@@ -198,7 +201,7 @@ class AlignedContribution(_BlockNorm):
 
 
 @dataclass
-class JacobianContribution(_BlockNorm):
+class JacobianContribution(Contribution):
     """Gradients cJ that reach a leaf through a parameter-only graph with few outputs.
 
     ``coefficients`` is (n, q), one row a sample; ``jacobian`` (q, *shape).

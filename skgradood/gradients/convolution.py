@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skgradood.gradients.contributions import (
-    _BlockNorm,
+    Contribution,
     dense_where_distrusted,
     gram_norm,
     row_blocks,
@@ -31,7 +31,7 @@ class ConvolutionGeometry:
 
 
 @dataclass
-class ConvolutionContribution(_BlockNorm):
+class ConvolutionContribution(Contribution):
     """A convolution's weight: Σ over positions of output gradient ⊗ input patch.
 
     A transposed convolution is the same with its roles exchanged: patches are taken from the

@@ -49,7 +49,7 @@ class LayerGradient:
         return torch.cat([sum_of_squares(block) for _, block in self.blocks()])
 
     def dense(self, rows: slice = slice(None)) -> Tensor:
-        """Gradients of the samples in ``rows``, (m, *shape); uses sum before anything else."""
+        """Gradients of the samples in ``rows``, ``(m, *shape)``; uses sum before anything else."""
         if not self.contributions:
             m = len(range(*rows.indices(self.n)))
             return torch.zeros(m, *self.shape, dtype=self.dtype, device=self.device)
@@ -59,6 +59,6 @@ class LayerGradient:
         return total
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Dense gradients in blocks that fit the cache: (rows of this piece, (m, *shape))."""
+        """Dense gradients of blocks of rows that fit the cache: ``(rows, (m, *shape))``."""
         for rows in row_blocks(self.n, math.prod(self.shape)):
             yield rows, self.dense(rows)

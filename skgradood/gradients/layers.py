@@ -137,8 +137,7 @@ def _channel_split(
     if parameter.ndim == 0:
         return None
     owner = module.get_submodule(_owner(name))
-    is_transposed = isinstance(owner, _ConvTransposeNd) and parameter.ndim > 1
-    if is_transposed and len(parameter) == owner.in_channels:
+    if isinstance(owner, _ConvTransposeNd) and parameter.ndim > 1:
         return _TransposedChannels(owner.groups)
     return _leading_channels
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from skgradood.gradients.contributions import DenseContribution
+from skgradood.gradients.contributions import Contribution, DenseContribution
 from skgradood.gradients.layer_gradient import LayerGradient
 from skgradood.gradients.layers import trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood, check_differentiable
@@ -56,7 +56,9 @@ def emit_dense(
 ) -> None:
     """Hand dense gradients (n, *shape) of consecutive samples to a reducer; None means zero."""
     for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
-        contributions = [] if gradient is None else [DenseContribution(gradient)]
+        contributions: list[Contribution] = []
+        if gradient is not None:
+            contributions.append(DenseContribution(gradient))
         reducer.update(
             LayerGradient(
                 name,

@@ -28,7 +28,7 @@ def layer_gradient_norms(
 ) -> np.ndarray:
     """Squared norm of each layer's log-likelihood gradient, for every sample.
 
-    f_l(x) = ‖∂ log p(x) / ∂θ_l‖², the features of Dauncey et al. (TMLR 2024, equation 2).
+    f_l(x) = ‖∂ log p(x) / ∂θ_l‖², the features of Dauncey et al. (ICLR workshop 2023; TMLR 2024).
 
     Parameters
     ----------

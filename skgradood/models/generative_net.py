@@ -280,7 +280,7 @@ class GenerativeNet(DensityMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n, *input_shape_)
+        ndarray of shape (n, ...)
             uint8 from a model of images, the module's floating dtype from one of rows.
 
         Raises

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -90,9 +90,7 @@ class CaptureMode(TorchFunctionMode):
         use = self.recorder.use(tensor, leaves) if leaves else None
         return Operand(tensor.detach(), use)
 
-    def copies(
-        self, tensor: Tensor, layout: torch.Size | tuple[int, ...], axis: BatchAxis
-    ) -> Tensor:
+    def copies(self, tensor: Tensor, layout: Sequence[int], axis: BatchAxis) -> Tensor:
         """A parameter as one copy a sample, laid out to broadcast against data with ``axis``.
 
         ``layout`` is the parameter's shape with ones inserted. A parameter that already has a
@@ -101,16 +99,13 @@ class CaptureMode(TorchFunctionMode):
         operand = self.operand(tensor)
         value = operand.value.reshape(layout)
         length = layout[axis.dim]
-        if length == 1:
-            cut = CopyCut
-        elif length == axis.size:
-            cut = AlignedCut
-        else:
+        if length not in (1, axis.size):
             raise StrategyRefused(
                 f"a parameter of shape {tuple(tensor.shape)} meets {axis.size} samples in a "
                 f"dimension of length {length}"
             )
-        copies = cut.apply(self.anchor, value, operand, axis)
+        cut = CopyCut.apply if length == 1 else AlignedCut.apply
+        copies = cut(self.anchor, value, operand, axis)
         self.mark(copies, axis)
         return copies
 

@@ -42,19 +42,20 @@ class AxisPropagation:
         outputs: list[Tensor],
     ) -> list[BatchAxis | None]:
         """The axis of every output; None where it is unknown."""
-        if any(axis is None for _, axis in inputs):
+        known = [(tensor, axis) for tensor, axis in inputs if axis is not None]
+        if len(known) < len(inputs):
             return [None] * len(outputs)
         if function in MOVES:
-            return self._moved(function, args, kwargs, inputs, len(outputs))
-        if function in REDUCTIONS and len(inputs) == 1:
-            axis = _reduced(inputs[0], args, kwargs, outputs[0])
+            return self._moved(function, args, kwargs, known, len(outputs))
+        if function in REDUCTIONS and len(known) == 1:
+            axis = _reduced(known[0], args, kwargs, outputs[0])
             return [axis] * len(outputs)
         if function in MATRIX_PRODUCTS and any(
-            _is_contracted(*pair) for pair in _sides(args, inputs)
+            _is_contracted(*pair) for pair in _sides(args, known)
         ):
             return [None] * len(outputs)
         from_right = function in ELEMENTWISE or function in MATRIX_PRODUCTS
-        return [_kept(inputs, output, from_right) for output in outputs]
+        return [_kept(known, output, from_right) for output in outputs]
 
     def _moved(
         self,
