@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -21,11 +23,21 @@ from sklearn.frozen import FrozenEstimator
 from benchmarks.images import TRAIN_FILES, Division, load_division
 from benchmarks.presets import PRESETS
 from benchmarks.results import Run, write_results
-from skgradood import GenerativeNet, GradientNormTransformer
+from skgradood import ChiSquareJointDensity, GenerativeNet, GradientNormTransformer
 from skgradood.baselines import baseline_detectors
-from skgradood.evaluation import compare_detectors
+from skgradood.evaluation import Comparison, compare_detectors
 
 ROOT = Path(__file__).resolve().parent.parent
+CONTROL = "wrong objective (control)"
+
+
+@dataclass(frozen=True)
+class Features:
+    """Names and values of the features of every part, and how fast they came."""
+
+    names: list[str]
+    values: dict[str, np.ndarray]
+    images_per_second: float
 
 
 def main() -> None:
@@ -41,25 +53,22 @@ def main() -> None:
         seed=arguments.seed,
     )
     net, training_seconds = trained(division, arguments)
-    names, features, feature_seconds = extracted(net, division, arguments)
-    comparison = compare_detectors(
-        baseline_detectors(names, random_state=arguments.seed),
-        features["reference"],
-        features["test"],
-        {name: features[name] for name in division.ood},
-        X_calibration=features["calibration"],
+    score = extracted(net, division, arguments, "log_prob")
+    control = extracted(net, division, arguments, preset.wrong_objective)
+    comparison = merged(
+        compared(score, baseline_detectors(score.names, random_state=arguments.seed), division),
+        compared(control, {CONTROL: ChiSquareJointDensity(marginal="normal")}, division),
     )
-    n_images = sum(len(part) for part in features.values())
     run = Run(
         train=arguments.train,
         model=arguments.model,
         description=preset.description,
         seed=arguments.seed,
-        n_layers=len(names) - 1,
+        n_layers=len(score.names) - 1,
         bits_per_dim=float(net.bits_per_dim(division.test[:1000]).mean()),
         training_seconds=training_seconds,
-        images_per_second=n_images / feature_seconds,
-        sizes={key: len(part) for key, part in features.items() if key not in division.ood},
+        images_per_second=score.images_per_second,
+        sizes={key: len(score.values[key]) for key in ("reference", "calibration", "test")},
         n_ood=arguments.n_ood,
     )
     print(write_results(run, comparison, arguments.results_dir))
@@ -96,32 +105,60 @@ def trained(division: Division, arguments: argparse.Namespace) -> tuple[Generati
 
 
 def extracted(
-    net: GenerativeNet, division: Division, arguments: argparse.Namespace
-) -> tuple[list[str], dict[str, np.ndarray], float]:
-    """Names and values of the features of every part, and the seconds they took."""
+    net: GenerativeNet, division: Division, arguments: argparse.Namespace, objective: Any
+) -> Features:
+    """Features of every part, with the log-likelihood if that is what is differentiated."""
     parts = {
         "reference": division.reference,
         "calibration": division.calibration,
         "test": division.test,
         **division.ood,
     }
+    kind = objective if isinstance(objective, str) else objective.__name__.strip("_")
     key = _key(net.module_.state_dict(), *parts.values())
-    path = arguments.cache_dir / f"{arguments.train}-{arguments.model}-features-{key}.joblib"
+    path = arguments.cache_dir / f"{arguments.train}-{arguments.model}-{kind}-{key}.joblib"
     if path.exists():
         return joblib.load(path)
     transformer = GradientNormTransformer(
-        FrozenEstimator(net), output="log", log_likelihood_column=True, random_state=arguments.seed
+        FrozenEstimator(net),
+        output="log",
+        log_likelihood=objective,
+        log_likelihood_column=objective == "log_prob",
+        random_state=arguments.seed,
     )
     started = time.perf_counter()
     transformer.fit(parts["reference"])
-    features = {}
+    values = {}
     for name, images in parts.items():
-        features[name] = transformer.transform(images)
-        print(f"{name}: {len(images)} images, {time.perf_counter() - started:.0f} s", flush=True)
+        values[name] = transformer.transform(images)
+        seconds = time.perf_counter() - started
+        print(f"{kind}, {name}: {len(images)} images, {seconds:.0f} s", flush=True)
+    n_images = sum(len(images) for images in parts.values())
     names = transformer.get_feature_names_out().tolist()
-    result = names, features, time.perf_counter() - started
+    result = Features(names, values, n_images / seconds)
     joblib.dump(result, path)
     return result
+
+
+def compared(features: Features, detectors: dict[str, Any], division: Division) -> Comparison:
+    """Detectors on one table of features."""
+    return compare_detectors(
+        detectors,
+        features.values["reference"],
+        features.values["test"],
+        {name: features.values[name] for name in division.ood},
+        X_calibration=features.values["calibration"],
+    )
+
+
+def merged(first: Comparison, second: Comparison) -> Comparison:
+    """One table with the detectors of both."""
+    metrics = {
+        metric: {ood: row | second.metrics[metric][ood] for ood, row in table.items()}
+        for metric, table in first.metrics.items()
+    }
+    rates = first.false_positive_rate | second.false_positive_rate
+    return Comparison(metrics, rates, first.alpha)
 
 
 def _key(*objects: object) -> str:

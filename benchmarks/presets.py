@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from skorch.callbacks import LRScheduler
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from skgradood.models import VAE, GenerativeNet, Glow
@@ -13,10 +15,15 @@ from skgradood.models import VAE, GenerativeNet, Glow
 
 @dataclass(frozen=True)
 class Preset:
-    """How large images are, and what is trained on them."""
+    """How large images are, what is trained on them, and what its control differentiates.
+
+    ``wrong_objective`` takes the place of the log-likelihood: what a detector still finds with
+    its gradients does not come from the score.
+    """
 
     image_size: int
     make: Callable[[int], GenerativeNet]
+    wrong_objective: Callable[[nn.Module, Tensor, torch.Generator], Tensor]
     description: str
 
 
@@ -51,16 +58,27 @@ def _glow(seed: int) -> GenerativeNet:
     )
 
 
+def _sum_of_posterior_means(module: nn.Module, X: Tensor, generator: torch.Generator) -> Tensor:
+    return module.encode(X)[0].flatten(1).sum(1)
+
+
+def _sum_of_latents(module: nn.Module, X: Tensor, generator: torch.Generator) -> Tensor:
+    latents, _ = module.encode((X.float() + 0.5) / 256 - 0.5)
+    return torch.stack([latent.flatten(1).sum(1) for latent in latents]).sum(0)
+
+
 PRESETS = {
     "vae": Preset(
         32,
         _vae,
+        _sum_of_posterior_means,
         "VAE of ROSE (width 32, latent 100, 256-way categorical pixels), Adam 1e-3 with cosine "
         "decay, 4 epochs",
     ),
     "glow": Preset(
         28,
         _glow,
+        _sum_of_latents,
         "Glow (L = 2, K = 8, 96 hidden channels, affine, LU), Adam 1e-3 with cosine decay, "
         "3 epochs",
     ),

@@ -78,4 +78,7 @@ def _notes() -> list[str]:
         "the test images at alpha = 0.05 after conformal calibration. All sets are on one pixel "
         "grid (0...255); those of another size are resized by PIL bilinear on uint8, and CelebA "
         "comes as JPEG, so low-level cues may do some of the detecting there.",
+        "",
+        "The control is the default detector on gradients of something that is no likelihood (the "
+        "sum of the latent variables): what it finds is found without the score.",
     ]

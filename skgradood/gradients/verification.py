@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from skgradood.gradients.layers import layer_layout
+from skgradood.gradients.layers import layer_layout, trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood
-from skgradood.gradients.loop import LoopStrategy
+from skgradood.gradients.loop import LoopStrategy, emit_dense
 from skgradood.gradients.reducers import SquaredNorms
 
 _RELATIVE = {torch.float64: 1e-6}
@@ -18,17 +18,17 @@ _RELATIVE_DEFAULT = 1e-3
 
 @dataclass(frozen=True)
 class Disagreement:
-    """Where a strategy and the loop differ most."""
+    """Where a strategy and single samples differ most."""
 
-    layer: str
+    what: str
     row: int
-    norm: float
-    loop_norm: float
+    in_batch: float
+    alone: float
 
     def __str__(self) -> str:
         return (
-            f"layer {self.layer!r} of row {self.row} has squared norm {self.norm:.6g} in the batch "
-            f"but {self.loop_norm:.6g} alone"
+            f"{self.what} of row {self.row} is {self.in_batch:.6g} in the batch but "
+            f"{self.alone:.6g} alone"
         )
 
 
@@ -39,35 +39,86 @@ def find_disagreement(
     squared_norms: Tensor,
     values: Tensor,
 ) -> Disagreement | None:
-    """Compare a batch's squared norms (n, parameters) with the loop on its first and last row.
+    """Compare a batch's results with those of its first and last row alone.
 
-    A layer's norms must agree to 1e-3 relative (1e-6 in float64), up to the rounding errors of
-    the largest layer: a gradient that vanishes exactly in theory is noise in both.
+    Log-likelihoods and squared norms must agree to 1e-3 relative (1e-6 in float64), the norms up
+    to rounding errors of the largest layer: a gradient that vanishes in theory is noise in both.
+
+    Kernels differ between batch sizes, and a rectifier whose input is zero up to rounding may be
+    on in one and off in the other. So norms that differ, where log-likelihoods agree, are looked
+    at again: as gradients of these rows' log-likelihoods in the same batch, by plain autograd.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In evaluation state.
+    log_likelihood : LogLikelihood
+        What was differentiated.
+    X : Tensor of shape (n, ...)
+        The batch.
+    squared_norms : Tensor of shape (n, number of parameter tensors)
+        What the strategy found.
+    values : Tensor of shape (n,)
+        The log-likelihoods that it found.
     """
     rows = sorted({0, len(X) - 1})
-    oracle = SquaredNorms(layer_layout(module))
-    oracle.begin(len(rows), X.device)
-    loop_values = LoopStrategy(module, log_likelihood).run(X[rows], oracle)
-    expected, came = oracle.current, squared_norms[rows]
-    relative = _RELATIVE.get(loop_values.dtype, _RELATIVE_DEFAULT)
-    rounding = (64 * torch.finfo(loop_values.dtype).eps) ** 2 * expected.sum(1, keepdim=True)
-    excess = (came - expected).abs() - relative * expected - rounding
-    value_excess = (values[rows] - loop_values).abs() - relative * loop_values.abs().clamp_min(1)
-    # NaN in both is agreement; NaN in one is not.
-    excess = torch.where(came.isnan() & expected.isnan(), -torch.inf, excess)
-    excess = torch.where(came.isnan() ^ expected.isnan(), torch.inf, excess)
-    if not (excess > 0).any():
-        if not (value_excess > 0).any():
-            return None
+    names = list(trainable_parameters(module))
+    alone, values_alone = _norms_alone(module, log_likelihood, X[rows])
+    relative = _RELATIVE.get(values_alone.dtype, _RELATIVE_DEFAULT)
+    value_excess = (values[rows] - values_alone).abs() - relative * values_alone.abs().clamp_min(1)
+    if (value_excess > 0).any():
         row = int(value_excess.argmax())
         return Disagreement(
-            "log-likelihood", rows[row], float(values[rows[row]]), float(loop_values[row])
+            "the log-likelihood", rows[row], float(values[rows[row]]), float(values_alone[row])
         )
-    where = int((excess / expected.clamp_min(torch.finfo(torch.float64).tiny)).argmax())
-    row, column = divmod(where, expected.shape[1])
+    came = squared_norms[rows]
+    rounding = (64 * torch.finfo(values_alone.dtype).eps) ** 2
+    excess = _excess(came, alone, relative, rounding)
+    if not (excess > 0).any():
+        return None
+    in_batch = _norms_in_batch(module, log_likelihood, X, rows)
+    if not (_excess(came, in_batch, relative, rounding) > 0).any():
+        return None
+    row, column = divmod(int(excess.argmax()), excess.shape[1])
     return Disagreement(
-        oracle.layout.names[column],
+        f"the squared norm of layer {names[column]!r}",
         rows[row],
         float(came[row, column]),
-        float(expected[row, column]),
+        float(alone[row, column]),
     )
+
+
+def _excess(came: Tensor, expected: Tensor, relative: float, rounding: float) -> Tensor:
+    """How far norms differ beyond what is allowed, relative to what is expected."""
+    allowed = relative * expected + rounding * expected.sum(1, keepdim=True)
+    tiny = torch.finfo(torch.float64).tiny
+    excess = ((came - expected).abs() - allowed) / expected.clamp_min(tiny)
+    # NaN in both is agreement; NaN in one is not.
+    excess = torch.where(came.isnan() & expected.isnan(), -torch.inf, excess)
+    return torch.where(came.isnan() ^ expected.isnan(), torch.inf, excess)
+
+
+def _norms_alone(
+    module: nn.Module, log_likelihood: LogLikelihood, X: Tensor
+) -> tuple[Tensor, Tensor]:
+    norms = SquaredNorms(layer_layout(module))
+    norms.begin(len(X), X.device)
+    values = LoopStrategy(module, log_likelihood).run(X, norms)
+    return norms.current, values
+
+
+def _norms_in_batch(
+    module: nn.Module, log_likelihood: LogLikelihood, X: Tensor, rows: list[int]
+) -> Tensor:
+    """Squared norms of single rows' gradients, with the whole batch in the forward pass."""
+    parameters = trainable_parameters(module)
+    norms = SquaredNorms(layer_layout(module))
+    norms.begin(len(rows), X.device)
+    with torch.enable_grad():
+        values = log_likelihood(module, X, torch.Generator(device=X.device))
+        for k, row in enumerate(rows):
+            gradients = torch.autograd.grad(
+                values[row], list(parameters.values()), allow_unused=True, retain_graph=True
+            )
+            emit_dense(parameters, [g if g is None else g[None] for g in gradients], k, 1, norms)
+    return norms.current

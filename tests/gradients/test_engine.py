@@ -227,3 +227,26 @@ def test_an_engine_warns_once_and_remembers():
         warnings.simplefilter("error")
         engine.run(X, SquaredNorms(layer_layout(module)))
     assert engine.strategy == "func"
+
+
+class Kink(nn.Module):
+    """A rectifier whose input is zero up to rounding, and falls on either side by batch size."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def log_prob(self, X):
+        tiny = 1e-7 if len(X) > 1 else -1e-7
+        return -(X * self.weight).sum(1) - 5 * torch.relu(self.weight.sum() - 3 + tiny)
+
+
+def test_a_rectifier_at_its_kink_is_no_reason_to_fall_back():
+    module, X = Kink(), torch.ones(4, 3)
+    engine, norms = GradientEngine(module), SquaredNorms(layer_layout(module))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        engine.run(X, norms)
+    assert engine.strategy == "capture"
+    alone = layer_gradient_norms(module, X, engine="loop")
+    assert (np.abs(norms.result() / alone - 1) > 0.5).all()
