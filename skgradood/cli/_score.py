@@ -81,9 +81,7 @@ def _check_shape(samples: Samples, shape: tuple[int, ...], detector: str, data: 
 
 def _write(calibrated: ConformalDetector, samples: Samples, path: Path) -> int:
     scores = calibrated.score_samples(samples.X)
-    # calibrated.p_values would run the model a second time.
-    n_at_most = np.searchsorted(calibrated.calibration_scores_, scores, side="right")
-    p_values = (1 + n_at_most) / (len(calibrated.calibration_scores_) + 1)
+    p_values = calibrated.p_values_of_scores(scores)
     verdicts = np.where(p_values <= calibrated.alpha, -1, 1)
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)

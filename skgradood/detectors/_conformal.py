@@ -161,7 +161,22 @@ class ConformalDetector(Detector):
         ndarray of shape (n,), float64
             Multiples of 1 / (n_calibration + 1); small for outliers.
         """
-        scores = self.score_samples(X)
+        return self.p_values_of_scores(self.score_samples(X))
+
+    def p_values_of_scores(self, scores: Any) -> np.ndarray:
+        """Compute conformal p-values of scores that are known already.
+
+        Parameters
+        ----------
+        scores : array-like of shape (n,)
+            What `score_samples` returned.
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+            As `p_values`.
+        """
+        check_is_fitted(self)
         n_at_most = np.searchsorted(self.calibration_scores_, scores, side="right")
         return _p_value(n_at_most, len(self.calibration_scores_))
 
