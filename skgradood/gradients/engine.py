@@ -6,7 +6,7 @@ import copy
 import logging
 import warnings
 from numbers import Integral
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,19 +20,11 @@ from skgradood.gradients.likelihood import LogLikelihood, LogLikelihoodFunction
 from skgradood.gradients.loop import LoopStrategy
 from skgradood.gradients.reducers import Both, Reducer, SquaredNorms
 from skgradood.gradients.state import evaluation_state, isolated_rng
+from skgradood.gradients.strategy import Strategy
 from skgradood.gradients.verification import find_disagreement
 
 STRATEGIES = {strategy.name: strategy for strategy in (CaptureStrategy, FuncStrategy, LoopStrategy)}
 ENGINES = ("auto", *STRATEGIES)
-
-
-class Strategy(Protocol):
-    """A way to get per-sample gradients of one batch."""
-
-    name: str
-
-    def run(self, X: Tensor, reducer: Reducer) -> Tensor:
-        """Hand every layer's gradients to the reducer; return log-likelihoods (n,)."""
 
 
 _LOGGER = logging.getLogger("skgradood.gradients")

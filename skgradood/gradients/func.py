@@ -11,27 +11,16 @@ from skgradood.gradients.likelihood import LogLikelihood
 from skgradood.gradients.loop import emit_dense
 from skgradood.gradients.reducers import Reducer
 from skgradood.gradients.state import isolated_rng
+from skgradood.gradients.strategy import Strategy
 
 # The gradients of all layers of a chunk exist at once, so chunks are bounded by their numbers.
 _CHUNK_NUMBERS = 1 << 26
 
 
-class FuncStrategy:
-    """Per-sample gradients by vectorising over samples.
-
-    Parameters
-    ----------
-    module : nn.Module
-        In evaluation state.
-    log_likelihood : LogLikelihood
-        What is differentiated.
-    """
+class FuncStrategy(Strategy):
+    """Per-sample gradients by vectorising over samples."""
 
     name = "func"
-
-    def __init__(self, module: nn.Module, log_likelihood: LogLikelihood) -> None:
-        self.module = module
-        self.log_likelihood = log_likelihood
 
     def run(self, X: Tensor, reducer: Reducer) -> Tensor:
         """Hand every layer's gradients to the reducer; return log-likelihoods (n,) in nats.

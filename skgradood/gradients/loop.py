@@ -8,27 +8,16 @@ from torch import Tensor, nn
 from skgradood.gradients.contributions import Contribution, DenseContribution
 from skgradood.gradients.layer_gradient import LayerGradient
 from skgradood.gradients.layers import trainable_parameters
-from skgradood.gradients.likelihood import LogLikelihood, check_differentiable
+from skgradood.gradients.likelihood import check_differentiable
 from skgradood.gradients.reducers import Reducer
 from skgradood.gradients.state import isolated_rng
+from skgradood.gradients.strategy import Strategy
 
 
-class LoopStrategy:
-    """Per-sample gradients by one forward and backward pass a sample.
-
-    Parameters
-    ----------
-    module : nn.Module
-        In evaluation state.
-    log_likelihood : LogLikelihood
-        What is differentiated.
-    """
+class LoopStrategy(Strategy):
+    """Per-sample gradients by one forward and backward pass a sample."""
 
     name = "loop"
-
-    def __init__(self, module: nn.Module, log_likelihood: LogLikelihood) -> None:
-        self.module = module
-        self.log_likelihood = log_likelihood
 
     def run(self, X: Tensor, reducer: Reducer) -> Tensor:
         """Hand every layer's gradients to the reducer; return log-likelihoods (n,) in nats."""

@@ -18,19 +18,24 @@ def isolated_rng(seed: int | None = None) -> Iterator[None]:
     seed : int, optional
         Seed of the CPU and CUDA generators inside the block. None keeps their present state.
     """
-    cpu_state = torch.get_rng_state()
-    # Asking an uninitialised CUDA for its state would initialise it, which is a global change.
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    cpu_state, *cuda_states = global_rng_states()
     try:
         if seed is not None:
             torch.default_generator.manual_seed(seed)
-            if cuda_states is not None:
+            if cuda_states:
                 torch.cuda.manual_seed_all(seed)
         yield
     finally:
         torch.set_rng_state(cpu_state)
-        if cuda_states is not None:
+        if cuda_states:
             torch.cuda.set_rng_state_all(cuda_states)
+
+
+def global_rng_states() -> list[torch.Tensor]:
+    """States of torch's global generators: the CPU's, then those of CUDA devices in use."""
+    # Asking an uninitialised CUDA for its state would initialise it, which is a global change.
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return [torch.get_rng_state(), *cuda_states]
 
 
 @contextmanager

@@ -19,21 +19,22 @@ class RowNoise:
 
     Parameters
     ----------
-    seeds : list of int
-        A seed for every row.
-    device : torch.device
-        Where the generators live.
+    X : Tensor of shape (n, ...)
+        The batch.
+    seeds_of : callable
+        From the batch to a seed for every row; called when the first number is drawn.
     """
 
-    def __init__(self, seeds: list[int], device: torch.device) -> None:
-        self.seeds = seeds
-        self.generator = torch.Generator(device=device).manual_seed(0)
+    def __init__(self, X: Tensor, seeds_of: Callable[[Tensor], list[int]]) -> None:
+        self.X = X
+        self.seeds_of = seeds_of
+        self.generator = torch.Generator(device=X.device).manual_seed(0)
         self._rows: dict[bool, list[torch.Generator]] = {}
 
     def draw(self, function: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor | None:
         """What the rows draw, or None if the draw is not one a row."""
         shape, options = _shape_of_draw(args, kwargs)
-        if shape is None or len(shape) == 0 or shape[0] != len(self.seeds):
+        if shape is None or len(shape) == 0 or shape[0] != len(self.X):
             return None
         generator = options.pop("generator", None)
         if generator not in (None, self.generator):
@@ -47,7 +48,7 @@ class RowNoise:
         if explicit not in self._rows:
             device = self.generator.device
             self._rows[explicit] = [
-                torch.Generator(device=device).manual_seed(seed) for seed in self.seeds
+                torch.Generator(device=device).manual_seed(seed) for seed in self.seeds_of(self.X)
             ]
         return self._rows[explicit]
 

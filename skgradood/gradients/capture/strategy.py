@@ -15,24 +15,17 @@ from skgradood.gradients.errors import StrategyRefused
 from skgradood.gradients.layers import trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood, check_differentiable
 from skgradood.gradients.reducers import Reducer
+from skgradood.gradients.state import global_rng_states
+from skgradood.gradients.strategy import Strategy
 
 
-class CaptureStrategy:
-    """Per-sample gradients of a batch in one forward and one backward pass.
-
-    Parameters
-    ----------
-    module : nn.Module
-        In evaluation state.
-    log_likelihood : LogLikelihood
-        What is differentiated.
-    """
+class CaptureStrategy(Strategy):
+    """Per-sample gradients of a batch in one forward and one backward pass."""
 
     name = "capture"
 
     def __init__(self, module: nn.Module, log_likelihood: LogLikelihood) -> None:
-        self.module = module
-        self.log_likelihood = log_likelihood
+        super().__init__(module, log_likelihood)
         self._propagation = AxisPropagation()
 
     def run(self, X: Tensor, reducer: Reducer) -> Tensor:
@@ -44,14 +37,14 @@ class CaptureStrategy:
             If a parameter is used in a way that has no rule.
         """
         recorder = Recorder(trainable_parameters(self.module), len(X), reducer)
-        noise = RowNoise(self.log_likelihood.row_seeds(X), X.device)
-        states = noise.generator.get_state(), torch.get_rng_state()
+        noise = RowNoise(X, self.log_likelihood.row_seeds)
+        before = [noise.generator.get_state(), *global_rng_states()]
         mode = CaptureMode(X, recorder, self._propagation, noise, RULES)
         with torch.enable_grad():
             with mode:
                 values = self.log_likelihood(self.module, X, noise.generator)
                 values = self._per_sample(mode, values)
-            if not _same(states, (noise.generator.get_state(), torch.get_rng_state())):
+            if not _same(before, [noise.generator.get_state(), *global_rng_states()]):
                 raise StrategyRefused(
                     "the log-likelihood draws random numbers that cannot be given to rows one by "
                     "one, so a row's result would depend on its neighbours"
@@ -73,5 +66,5 @@ class CaptureStrategy:
         return values
 
 
-def _same(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> bool:
+def _same(before: list[Tensor], after: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
