@@ -24,8 +24,8 @@ def make_detector(
     """Make the recommended detector around a likelihood model.
 
     The logarithms of all layers' squared gradient norms and the log-likelihood, modelled by one
-    Gaussian with a shrunk covariance. Of the detectors on these features it has the best worst
-    case (see ``docs/results``).
+    Gaussian with a shrunk covariance. It serves well with a VAE of images, and not yet with a
+    Glow, where a one-class SVM on the same features is better (``docs/results`` has the figures).
 
     Parameters
     ----------
