@@ -41,8 +41,12 @@ class Contribution(ABC):
 
     def squared_norm(self) -> Tensor:
         """Squared norms, (n,) float64; from dense gradients, block by block."""
-        blocks = row_blocks(self.n, math.prod(self.shape))
+        blocks = row_blocks(self.n, self.numbers_a_row())
         return torch.cat([sum_of_squares(self.dense(rows)) for rows in blocks])
+
+    def numbers_a_row(self) -> int:
+        """Numbers that one sample's dense gradient takes on the way."""
+        return math.prod(self.shape)
 
 
 def row_blocks(n: int, numbers_a_row: int) -> list[slice]:
