@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -58,9 +60,8 @@ class ConvolutionContribution(Contribution):
 
     def dense(self, rows: slice) -> Tensor:
         costs = self._costs()
-        if costs["one by one"] < costs["patches"]:
-            return self._one_by_one(rows)
-        return self._by_patches(rows)
+        del costs["gram"]
+        return self._DENSE[min(costs, key=costs.__getitem__)](self, rows)
 
     def squared_norm(self) -> Tensor:
         costs = self._costs()
@@ -81,22 +82,51 @@ class ConvolutionContribution(Contribution):
     def _costs(self) -> dict[str, float]:
         """What each way to a squared norm takes for one sample, in microseconds of two cores."""
         groups, positions, n_in, n_out = self._sizes()
+        d = len(self.geometry.stride)
+        kernel = math.prod(self.shape[2:])
+        sources = self.patched.shape[1] * math.prod(self.patched.shape[3 : 3 + d])
         copying = _COPY * groups * positions * n_in
-        products = groups * positions * n_in * n_out
         reading = _READ * groups * n_in * n_out
-        gram = groups * positions**2 * (n_in + n_out)
-        is_cpu = self.patched.device.type == "cpu"
-        return {
-            "patches": copying + _BATCHED_PRODUCT * products + reading,
-            # One kernel a sample is quick to start on a CPU only.
-            "one by one": _START + _PRODUCT * products + reading if is_cpu else math.inf,
-            "gram": math.inf if self.patched.is_complex() else copying + _BATCHED_PRODUCT * gram,
+        products = groups * n_in * n_out
+        costs = {
+            "patches": copying + _BATCHED_PRODUCT * positions * products + reading,
+            "flipped patches": _COPY * groups * sources * n_out * kernel
+            + _BATCHED_PRODUCT * sources * products
+            + 2 * reading,
+            "one by one": _START + _PRODUCT * positions * products + reading,
+            "gram": copying + _BATCHED_PRODUCT * groups * positions**2 * (n_in + n_out),
         }
+        if any(step > 1 for step in self.geometry.stride):
+            costs["flipped patches"] = math.inf
+        if self.patched.device.type != "cpu":
+            costs["one by one"] = math.inf  # quick to start on a CPU only
+        if self.patched.is_complex():
+            costs["gram"] = math.inf
+        return costs
 
     def _by_patches(self, rows: slice) -> Tensor:
         patches, points = self._factors(rows)
         product = points @ patches.mT
         return product.reshape(len(product), *self.shape)
+
+    def _by_flipped_patches(self, rows: slice) -> Tensor:
+        """Patches of the pointwise side instead, which may have far fewer channels.
+
+        Σ_t point[t] patched[t + aκ - p] = Σ_u patched[u] point[u + p - aκ], for a stride of one:
+        with κ counted from the other end these are patches with padding a(K - 1) - p.
+        """
+        patched, pointwise = self.patched[rows], self.pointwise[rows]
+        m, r = patched.shape[:2]
+        groups, kernel, spatial = self.geometry.groups, self.shape[2:], patched.shape[3:]
+        spans = zip(self.geometry.dilation, kernel, self.geometry.padding, strict=True)
+        padding = tuple(step * (size - 1) - pad for step, size, pad in spans)
+        flipped = replace(self.geometry, padding=padding)
+        windows = unfold(pointwise.flatten(0, 1), kernel, spatial, flipped)
+        layout = (m, r, groups, -1, math.prod(spatial))
+        product = _joined(windows.reshape(layout)) @ _joined(patched.reshape(layout)).mT
+        # (m, groups, out, *kernel, in) to (m, groups, out, in, *kernel)
+        weights = product.reshape(m, groups, -1, *kernel, product.shape[-1]).movedim(-1, 3)
+        return weights.flip([4 + k for k in range(len(kernel))]).reshape(m, *self.shape)
 
     def _one_by_one(self, rows: slice) -> Tensor:
         """The ordinary weight gradient, a sample at a time: quickest for large layers."""
@@ -127,6 +157,12 @@ class ConvolutionContribution(Contribution):
         windows = unfold(patched.flatten(0, 1), kernel, spatial, self.geometry)
         layout = (m, r, groups, -1, math.prod(spatial))
         return _joined(windows.reshape(layout)), _joined(pointwise.reshape(layout))
+
+    _DENSE: ClassVar[dict[str, Callable[[ConvolutionContribution, slice], Tensor]]] = {
+        "patches": _by_patches,
+        "flipped patches": _by_flipped_patches,
+        "one by one": _one_by_one,
+    }
 
 
 def _joined(factor: Tensor) -> Tensor:

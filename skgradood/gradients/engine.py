@@ -105,10 +105,11 @@ class GradientEngine:
         ndarray of shape (n,), float64
             Log-likelihoods in nats.
         """
-        X = X.clone() if X.is_inference() else X.detach()
         values: list[np.ndarray] = []
         start, size = 0, self._first_batch_size(X)
-        with evaluation_state(self.module), isolated_rng(), torch.inference_mode(False):
+        with torch.inference_mode(False), evaluation_state(self.module), isolated_rng():
+            # A tensor made in inference mode cannot be saved for backward; a copy can.
+            X = X.clone() if X.is_inference() else X.detach()
             while start < len(X):
                 batch = X[start : start + size].to(self.device)
                 try:

@@ -96,6 +96,7 @@ def test_everything_is_restored_after_an_exception(engine, error):
     assert_same(before, snapshot(module))
 
 
+@pytest.mark.filterwarnings("error")
 def test_the_callers_context_does_not_matter():
     module, X = CASES["mlp"].make(torch.float64)
     expected = layer_gradient_norms(module, X)

@@ -1,0 +1,61 @@
+"""Every way to a convolution's weight gradient, against the kernel of torch itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+from skgradood.gradients.convolution import ConvolutionContribution, ConvolutionGeometry
+from tests.gradients.test_invariants import convolutions
+
+WAYS = ["_by_patches", "_by_flipped_patches", "_one_by_one"]
+
+
+def contribution_of(layer, X):
+    """The contribution of a layer without bias or padding mode, and autograd's answer."""
+    output = layer(X)
+    gradient = torch.randn(output.shape, dtype=X.dtype, generator=torch.Generator().manual_seed(1))
+    geometry = ConvolutionGeometry(
+        layer.stride, layer.padding, layer.dilation, layer.groups, layer.transposed,
+        layer.output_padding,
+    )  # fmt: skip
+    sides = (gradient, X) if layer.transposed else (X, gradient)
+    patched, pointwise = (side.unflatten(0, (-1, 2)) for side in sides)
+    expected = [
+        torch.autograd.grad(layer(x), layer.weight, g)[0]
+        for x, g in zip(X.split(2), gradient.split(2), strict=True)
+    ]
+    contribution = ConvolutionContribution(patched, pointwise, layer.weight.shape, geometry)
+    return contribution, torch.stack(expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(convolutions())
+def test_all_ways_agree_with_torch_for_two_rows_a_sample(drawn):
+    layer, (_, *shape) = drawn
+    layer.padding_mode = "zeros"
+    X = torch.randn(6, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    contribution, expected = contribution_of(layer.double(), X)
+    ways = WAYS if max(layer.stride) == 1 else ["_by_patches", "_one_by_one"]
+    for way in ways:
+        torch.testing.assert_close(getattr(contribution, way)(slice(1, 3)), expected[1:3])
+    norms = expected.flatten(1).square().sum(1)
+    torch.testing.assert_close(contribution._gram_norm(), norms)
+    torch.testing.assert_close(contribution.squared_norm(), norms)
+
+
+@pytest.mark.parametrize(
+    ("n_in", "n_out", "kernel", "size", "way"),
+    [
+        (1, 32, 4, 16, "patches"),
+        (96, 4, 3, 14, "flipped patches"),
+        (32, 128, 5, 32, "one by one"),
+        (128, 100, 4, 4, "gram"),
+    ],
+)
+def test_the_cost_model_prefers_what_was_measured_to_be_quickest(n_in, n_out, kernel, size, way):
+    layer = torch.nn.Conv2d(n_in, n_out, kernel, padding=kernel // 2 if size > 4 else 0)
+    contribution, _ = contribution_of(layer, torch.randn(2, n_in, size, size))
+    costs = contribution._costs()
+    assert min(costs, key=costs.__getitem__) == way
