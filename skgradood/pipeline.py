@@ -8,12 +8,13 @@ from sklearn.pipeline import Pipeline
 
 from skgradood.detectors import ChiSquareJointDensity
 from skgradood.features import GradientNormTransformer
+from skgradood.gradients.layers import Layers
 
 
 def make_detector(
     estimator: Any,
     *,
-    layers: str = "parameter",
+    layers: Layers = "parameter",
     contamination: float | str = "auto",
     engine: str = "auto",
     batch_size: int | str = "auto",
@@ -34,8 +35,9 @@ def make_detector(
         trained on the same samples that then set the reference. Where data allow, train it first
         and pass it inside ``sklearn.frozen.FrozenEstimator``, with other samples for this
         pipeline.
-    layers : {"parameter", "module", "channel"}, default="parameter"
-        What is one layer.
+    layers : str, re.Pattern, callable or dict, default="parameter"
+        What is one layer: "parameter", "module", "channel", or a grouping of your own; see
+        `GradientNormTransformer`.
     contamination : float or "auto", default="auto"
         Share of outliers among the training samples, for ``predict``. For a false-positive rate
         that holds on fresh samples wrap the pipeline in a `ConformalDetector`.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -13,7 +14,8 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skgradood.gradients import ENGINES, LAYERS, GradientEngine, SquaredNorms, layer_layout
+from skgradood.gradients import ENGINES, GradientEngine, SquaredNorms, layer_layout
+from skgradood.gradients.layers import Layers, check_layers
 from skgradood.models._batches import resolve_device
 from skgradood.models._fitted import fit_likelihood
 from skgradood.models._portable import PortableState
@@ -36,8 +38,13 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
     estimator : GenerativeNet, FrozenEstimator or nn.Module
         The likelihood model. An unfitted `GenerativeNet` is cloned and fitted in ``fit``; one
         inside ``sklearn.frozen.FrozenEstimator``, and a module, are used as they are.
-    layers : {"parameter", "module", "channel"}, default="parameter"
-        What is one layer: a parameter tensor, the tensors of one module, or an output channel.
+    layers : str, re.Pattern, callable or dict, default="parameter"
+        What is one layer: "parameter" (a tensor), "module" (a module's own tensors together) or
+        "channel" (an output channel of a tensor); a regular expression, whose distinct matches
+        in the parameters' names are the layers, compiled or as ``"regex:<expression>"``; a
+        callable ``(name, parameter) -> str or None``; or a dict of layers' names to lists of
+        parameters' names. See `skgradood.gradients.layer_layout`. Strings and dicts can be saved
+        by `skgradood.persistence.save`; all can be pickled, a callable if it is importable.
     output : {"squared_norm", "log"}, default="squared_norm"
         Squared norms, or their logarithms (a norm of zero counts as 2.2e-308, so that it stays
         finite).
@@ -63,6 +70,8 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
         The fitted model.
     layer_names_ : list of str
         Names of the L layers.
+    n_parameters_ : ndarray of shape (L,), int64
+        Scalar parameters in each layer.
     n_features_in_ : int
         Values in a sample.
     feature_names_in_ : ndarray of str
@@ -92,7 +101,7 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
 
     _parameter_constraints: dict[str, list] = {
         "estimator": [object],
-        "layers": [StrOptions(set(LAYERS))],
+        "layers": [str, re.Pattern, callable, Mapping],
         "output": [StrOptions({"squared_norm", "log"})],
         "log_likelihood": [str, callable],
         "log_likelihood_column": ["boolean"],
@@ -107,7 +116,7 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
         self,
         estimator: Any,
         *,
-        layers: str = "parameter",
+        layers: Layers = "parameter",
         output: str = "squared_norm",
         log_likelihood: str | Callable = "log_prob",
         log_likelihood_column: bool = False,
@@ -149,14 +158,17 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
         TypeError
             If ``estimator`` is none of what is expected, or has no such log-likelihood.
         ValueError
-            If X is not what the model takes.
+            If X is not what the model takes, or ``layers`` does not fit the model's parameters.
         """
+        check_layers(self.layers)  # before the model is trained
         samples = check_and_remember_samples(self, X, reset=True)
         self.likelihood_model_ = fit_likelihood(
             self.estimator, X, log_likelihood=self.log_likelihood
         )
         self.likelihood_model_.prepare(samples[:1], reset=True)
-        self.layer_names_ = layer_layout(self.likelihood_model_.module, self.layers).names
+        layout = layer_layout(self.likelihood_model_.module, self.layers)
+        self.layer_names_ = layout.names
+        self.n_parameters_ = np.array(layout.n_parameters, dtype=np.int64)
         is_seeded = self.random_state is not None
         self._seed = int(check_random_state(self.random_state).randint(2**31)) if is_seeded else 0
         return self

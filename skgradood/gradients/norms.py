@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from skgradood.gradients.engine import GradientEngine
-from skgradood.gradients.layers import layer_layout
+from skgradood.gradients.layers import Layers, layer_layout
 from skgradood.gradients.likelihood import LogLikelihoodFunction
 from skgradood.gradients.reducers import Reducer, SquaredNorms
 
@@ -19,7 +19,7 @@ def layer_gradient_norms(
     X: Tensor | np.ndarray | Any,
     *,
     log_likelihood: str | LogLikelihoodFunction = "log_prob",
-    layers: str = "parameter",
+    layers: Layers = "parameter",
     engine: str = "auto",
     batch_size: int | str = "auto",
     verify: bool = True,
@@ -39,9 +39,13 @@ def layer_gradient_norms(
     log_likelihood : str or callable, default="log_prob"
         The name of a method ``(X) -> (n,)`` of the module (it may take ``generator=``), or a
         callable ``(module, X, generator) -> (n,)``; in nats, one value a sample.
-    layers : {"parameter", "module", "channel"}, default="parameter"
-        What is one layer: a parameter tensor, the tensors of one module together, or an output
-        channel of a tensor. Parameters that do not require grad are left out.
+    layers : str, re.Pattern, callable or dict, default="parameter"
+        What is one layer: "parameter" (a tensor), "module" (a module's own tensors together) or
+        "channel" (an output channel of a tensor); a regular expression, whose distinct matches
+        in the parameters' names are the layers, compiled or as ``"regex:<expression>"``; a
+        callable ``(name, parameter) -> str or None``; or a dict of layers' names to lists of
+        parameters' names. See :func:`skgradood.gradients.layer_layout`. Parameters that are in
+        no layer, or do not require grad, are left out.
     engine : {"auto", "capture", "func", "loop"}, default="auto"
         How gradients are computed. "auto" tries these in order of speed and says when it has to
         fall back.

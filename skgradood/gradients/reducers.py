@@ -36,7 +36,7 @@ class SquaredNorms:
     Parameters
     ----------
     layout : LayerLayout
-        The layers; several tensors of one layer add up.
+        The layers; several tensors of one layer add up, and a tensor in no layer is skipped.
     """
 
     def __init__(self, layout: LayerLayout) -> None:
@@ -48,13 +48,15 @@ class SquaredNorms:
         self._norms = torch.zeros(n, n_layers, dtype=torch.float64, device=device)
 
     def update(self, gradient: LayerGradient) -> None:
-        slot = self.layout.slots[gradient.name]
-        norms = self._norms[gradient.start : gradient.start + gradient.n, slot.columns]
+        slot = self.layout.slots.get(gradient.name)
+        if slot is None:  # in no layer: its squares are never computed
+            return
+        norms = self._norms[gradient.start : gradient.start + gradient.n]
         if slot.split is None:
-            norms += gradient.squared_norm()[:, None]
+            norms[:, slot.columns] += gradient.squared_norm()[:, None]
             return
         for rows, block in gradient.blocks():
-            norms[rows] += slot.split(_squares(block))
+            norms[rows, slot.columns] += slot.split(_squares(block))
 
     def commit(self) -> None:
         # The one synchronisation of a batch on an accelerator.

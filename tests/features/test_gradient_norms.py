@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import joblib
 import numpy as np
@@ -12,11 +13,14 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skgradood import GenerativeNet, GradientNormTransformer, layer_gradient_norms, layer_names
+from skgradood.detectors import ChiSquareJointDensity
 from skgradood.models import VAE, DiagonalGaussian
+from skgradood.persistence import load, save
 from tests.gradients.test_side_effects import assert_same, snapshot
 
 
@@ -196,3 +200,83 @@ def test_a_pickle_keeps_module_and_estimator_one_object(rows):
     assert copy.estimator.empty.dtype == torch.bfloat16
     assert [p.requires_grad for p in copy.estimator.parameters()] == [False, True]
     np.testing.assert_array_equal(copy.transform(rows), transformer.transform(rows))
+
+
+def first_letter(name, parameter):
+    return name[0]
+
+
+# Every grouping puts the two tensors of a DiagonalGaussian into these layers.
+GROUPINGS = {
+    "pattern": (re.compile("^(mean|log)"), ["mean", "log"]),
+    "string": ("regex:^(mean|log)", ["mean", "log"]),
+    "callable": (first_letter, ["m", "l"]),
+    "dict": ({"location": ["mean"], "spread": ["log_scale"]}, ["location", "spread"]),
+}
+
+
+@pytest.mark.parametrize("name", GROUPINGS)
+def test_groupings_are_columns_with_names_and_sizes_after_clone_and_pickle(net, rows, name):
+    layers, names = GROUPINGS[name]
+    transformer = clone(GradientNormTransformer(FrozenEstimator(net), layers=layers))
+    assert transformer.get_params()["layers"] == layers
+    transformer.set_params(log_likelihood_column=True).fit(rows)
+    assert transformer.get_feature_names_out().tolist() == [*names, "log_likelihood"]
+    assert transformer.n_parameters_.dtype == np.int64
+    assert transformer.n_parameters_.tolist() == [3, 3]
+    features = transformer.transform(rows)
+    plain = GradientNormTransformer(FrozenEstimator(net)).fit_transform(rows)
+    np.testing.assert_allclose(features[:, :2], plain)
+    copy = pickle.loads(pickle.dumps(transformer))
+    np.testing.assert_array_equal(copy.transform(rows), features)
+
+
+def test_layers_are_searched_over(net, rows):
+    grid = [
+        "parameter",
+        *(layers for layers, _ in GROUPINGS.values()),
+        {"both": ["mean", "log_scale"]},
+    ]
+    pipeline = make_pipeline(
+        GradientNormTransformer(FrozenEstimator(net), output="log"),
+        ChiSquareJointDensity(marginal="normal"),
+    )
+    search = GridSearchCV(
+        pipeline,
+        {"gradientnormtransformer__layers": grid},
+        scoring=lambda detector, X, y=None: detector.score_samples(X).mean(),
+        cv=2,
+        error_score="raise",
+    ).fit(rows)
+    scores = search.cv_results_["mean_test_score"]
+    # The first five name the same two columns; the last has another one.
+    np.testing.assert_allclose(scores[1:5], scores[0])
+    assert abs(scores[5] - scores[0]) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["string", "dict"])
+def test_strings_and_dicts_of_layers_can_be_saved_without_pickling(net, rows, tmp_path, name):
+    layers, names = GROUPINGS[name]
+    transformer = GradientNormTransformer(FrozenEstimator(net), layers=layers).fit(rows)
+    save(transformer, tmp_path / "features.skg")
+    copy = load(tmp_path / "features.skg")
+    assert copy.layers == layers
+    assert copy.get_feature_names_out().tolist() == names
+    np.testing.assert_array_equal(copy.transform(rows), transformer.transform(rows))
+
+
+def test_wrong_layers_are_refused_before_the_model_is_trained(rows, monkeypatch):
+    def fit(self, *args, **kwargs):
+        raise AssertionError("the model was trained")
+
+    monkeypatch.setattr(GenerativeNet, "fit", fit)
+    for layers, error in [("modules", ValueError), (3, ValueError), (lambda name: "a", TypeError)]:
+        transformer = GradientNormTransformer(GenerativeNet(DiagonalGaussian), layers=layers)
+        with pytest.raises(error, match="layers"):
+            transformer.fit(rows)
+
+
+def test_a_parameter_that_the_model_does_not_have_is_named(net, rows):
+    transformer = GradientNormTransformer(FrozenEstimator(net), layers={"a": ["log_scales"]})
+    with pytest.raises(ValueError, match="did you mean 'log_scale'"):
+        transformer.fit(rows)
