@@ -55,6 +55,9 @@ class GradientEngine:
         another device.
     random_state : int, default=0
         Mixed into the seeds of the rows' noise.
+    grouped : bool, default=False
+        Whether X holds groups of samples, (n, B, ...): the gradient of a row is then the sum of
+        its samples' gradients.
 
     Attributes
     ----------
@@ -72,9 +75,10 @@ class GradientEngine:
         verify: bool = True,
         device: str | torch.device | None = None,
         random_state: int | None = None,
+        grouped: bool = False,
     ) -> None:
         _check_options(module, engine, batch_size)
-        self.log_likelihood = LogLikelihood(log_likelihood, random_state or 0)
+        self.log_likelihood = LogLikelihood(log_likelihood, random_state or 0, grouped=grouped)
         self.log_likelihood.check(module)
         home = next((p.device for p in module.parameters()), torch.device("cpu"))
         self.device = home if device is None else torch.device(device)

@@ -24,13 +24,20 @@ class LogLikelihood:
         callable ``(module, X, generator) -> (n,)``.
     random_state : int, default=0
         Mixed into the seed of every row's noise.
+    grouped : bool, default=False
+        Whether a row is a group of samples, (B, ...), whose log-likelihoods are added.
     """
 
     def __init__(
-        self, log_likelihood: str | LogLikelihoodFunction = "log_prob", random_state: int = 0
+        self,
+        log_likelihood: str | LogLikelihoodFunction = "log_prob",
+        random_state: int = 0,
+        *,
+        grouped: bool = False,
     ) -> None:
         self.log_likelihood = log_likelihood
         self.random_state = random_state
+        self.grouped = grouped
 
     @property
     def description(self) -> str:
@@ -55,13 +62,22 @@ class LogLikelihood:
             )
 
     def __call__(self, module: nn.Module, X: Tensor, generator: torch.Generator) -> Tensor:
-        """Log-likelihoods in nats, (n,).
+        """Log-likelihoods of n samples, or n groups of samples, in nats, (n,).
 
         Raises
         ------
         LogLikelihoodError
             A TypeError, if something else than one floating number a sample comes back.
         """
+        if self.grouped:
+            return (
+                self._of_samples(module, X.flatten(0, 1), generator)
+                .unflatten(0, X.shape[:2])
+                .sum(1)
+            )
+        return self._of_samples(module, X, generator)
+
+    def _of_samples(self, module: nn.Module, X: Tensor, generator: torch.Generator) -> Tensor:
         if not isinstance(self.log_likelihood, str):
             values = self.log_likelihood(module, X, generator)
         else:

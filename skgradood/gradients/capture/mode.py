@@ -199,5 +199,5 @@ class CaptureMode(TorchFunctionMode):
         drawn = self.noise.draw(function, args, kwargs)
         if drawn is None:
             return function(*args, **kwargs)
-        self.mark(drawn, BatchAxis(0, self.recorder.n))
+        self.mark(drawn, BatchAxis(0, self.recorder.n, inner=len(drawn) // self.recorder.n))
         return drawn

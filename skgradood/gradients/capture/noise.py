@@ -15,7 +15,7 @@ class RowNoise:
     """Replaces a draw for a whole batch by one draw a row, from the row's own generator.
 
     The result equals what each row would draw in a batch of its own, as long as the first
-    dimension of what is drawn runs over the rows.
+    dimension of what is drawn runs over the rows, or over the samples of one row after another.
 
     Parameters
     ----------
@@ -32,16 +32,17 @@ class RowNoise:
         self._rows: dict[bool, list[torch.Generator]] = {}
 
     def draw(self, function: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor | None:
-        """What the rows draw, or None if the draw is not one a row."""
+        """What the rows draw, or None if the draw is not the same number for each row."""
         shape, options = _shape_of_draw(args, kwargs)
-        if shape is None or len(shape) == 0 or shape[0] != len(self.X):
+        if shape is None or len(shape) == 0 or shape[0] % len(self.X):
             return None
         generator = options.pop("generator", None)
         if generator not in (None, self.generator):
             return None
         plain = RANDOM[function]
         rows = self._rows_for(explicit=generator is not None)
-        return torch.cat([plain((1, *shape[1:]), generator=row, **options) for row in rows])
+        share = (shape[0] // len(self.X), *shape[1:])
+        return torch.cat([plain(share, generator=row, **options) for row in rows])
 
     def _rows_for(self, *, explicit: bool) -> list[torch.Generator]:
         # The generator passed on and torch's global one are two streams of the same seed.
