@@ -20,6 +20,7 @@ def make_detector(
     batch_size: int | str = "auto",
     device: Any = "auto",
     random_state: Any = None,
+    grouped: bool = False,
     memory: Any = None,
 ) -> Pipeline:
     """Make the recommended detector around a likelihood model.
@@ -41,7 +42,7 @@ def make_detector(
     contamination : float or "auto", default="auto"
         Share of outliers among the training samples, for ``predict``. For a false-positive rate
         that holds on fresh samples wrap the pipeline in a `ConformalDetector`.
-    engine, batch_size, device, random_state
+    engine, batch_size, device, random_state, grouped
         See `GradientNormTransformer`.
     memory : str, joblib.Memory or None, default=None
         Where the pipeline caches the fitted features.
@@ -61,6 +62,7 @@ def make_detector(
         batch_size=batch_size,
         device=device,
         random_state=random_state,
+        grouped=grouped,
     )
     density = ChiSquareJointDensity(
         marginal="normal", dependence="gaussian", contamination=contamination

@@ -19,6 +19,7 @@ from skgradood.gradients.layers import Layers, check_layers
 from skgradood.models._batches import resolve_device
 from skgradood.models._fitted import fit_likelihood
 from skgradood.models._portable import PortableState
+from skgradood.utils.groups import split_groups
 from skgradood.utils.validation import check_and_remember_samples
 
 LOG_LIKELIHOOD = "log_likelihood"
@@ -63,6 +64,11 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
     random_state : int, RandomState or None, default=None
         Seed of whatever noise the log-likelihood draws; None is a fixed seed, too. Each sample's
         noise depends on the seed and its own content alone.
+
+    grouped : bool, default=False
+        Whether X holds groups of samples, (n, B, ...), as `skgradood.utils.make_groups` makes
+        them: the features of a group are the squared norms of its summed gradient, and the
+        log-likelihood column is the sum over the group.
 
     Attributes
     ----------
@@ -110,6 +116,7 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
         "device": [str, torch.device],
         "verify": ["boolean"],
         "random_state": ["random_state"],
+        "grouped": ["boolean"],
     }
 
     def __init__(
@@ -125,6 +132,7 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
         device: str | torch.device = "auto",
         verify: bool = True,
         random_state: Any = None,
+        grouped: bool = False,
     ) -> None:
         self.estimator = estimator
         self.layers = layers
@@ -136,6 +144,7 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
         self.device = device
         self.verify = verify
         self.random_state = random_state
+        self.grouped = grouped
 
     # The inner estimator validates its own parameters when it is fitted.
     @_fit_context(prefer_skip_nested_validation=False)
@@ -145,7 +154,7 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, d), (n, H, W), (n, C, H, W) or (n, H, W, C)
-            Rows, or uint8 images.
+            Rows, or uint8 images; groups of them, (n, B, ...), under ``grouped=True``.
         y : ignored
             Part of scikit-learn's convention.
 
@@ -161,6 +170,7 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
             If X is not what the model takes, or ``layers`` does not fit the model's parameters.
         """
         check_layers(self.layers)  # before the model is trained
+        X, _, _ = self._split(X)
         samples = check_and_remember_samples(self, X, reset=True)
         self.likelihood_model_ = fit_likelihood(
             self.estimator, X, log_likelihood=self.log_likelihood
@@ -192,7 +202,11 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
             If X is not what the model takes.
         """
         check_is_fitted(self)
+        X, n_groups, group_size = self._split(X)
         samples = check_and_remember_samples(self, X, reset=False)
+        inputs = self.likelihood_model_.prepare(samples)
+        if self.grouped:
+            inputs = inputs.unflatten(0, (n_groups, group_size))
         module = self.likelihood_model_.module
         norms = SquaredNorms(layer_layout(module, self.layers))
         engine = GradientEngine(
@@ -203,14 +217,19 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
             verify=self.verify,
             device=resolve_device(self.device),
             random_state=self._seed,
+            grouped=self.grouped,
         )
-        log_likelihoods = engine.run(self.likelihood_model_.prepare(samples), norms)
+        log_likelihoods = engine.run(inputs, norms)
         features = norms.result()
         if self.output == "log":
             features = np.log(np.maximum(features, _LEAST_NORM))
         if self.log_likelihood_column:
             features = np.column_stack([features, log_likelihoods])
         return features
+
+    def _split(self, X: Any) -> tuple[Any, int, int]:
+        """Samples, and how many groups of how many they make."""
+        return split_groups(X) if self.grouped else (X, 0, 1)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns.

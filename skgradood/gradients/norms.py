@@ -25,6 +25,7 @@ def layer_gradient_norms(
     verify: bool = True,
     device: str | torch.device | None = None,
     random_state: int | None = None,
+    grouped: bool = False,
 ) -> np.ndarray:
     """Squared norm of each layer's log-likelihood gradient, for every sample.
 
@@ -59,6 +60,10 @@ def layer_gradient_norms(
         Seed of whatever noise the log-likelihood draws. Each row draws from a generator seeded
         by its own content, so that its result does not depend on its neighbours.
 
+    grouped : bool, default=False
+        Whether X holds groups of samples, (n, B, ...). A row's features are then the squared norms
+        of the gradient summed over its B samples, at the cost of B samples.
+
     Returns
     -------
     ndarray of shape (n, L), float64
@@ -83,6 +88,7 @@ def layer_gradient_norms(
         verify=verify,
         device=device,
         random_state=random_state,
+        grouped=grouped,
     )
     return reducer.result()
 
@@ -98,12 +104,13 @@ def per_sample_gradients(
     verify: bool = True,
     device: str | torch.device | None = None,
     random_state: int | None = None,
+    grouped: bool = False,
 ) -> np.ndarray:
     """Stream every layer's per-sample gradients through a reducer.
 
     Parameters
     ----------
-    module, X, log_likelihood, engine, batch_size, verify, device, random_state
+    module, X, log_likelihood, engine, batch_size, verify, device, random_state, grouped
         See :func:`layer_gradient_norms`.
     reducer : Reducer
         Receives a ``LayerGradient`` for each parameter tensor while the backward pass runs.
@@ -124,5 +131,6 @@ def per_sample_gradients(
         verify=verify,
         device=device,
         random_state=random_state,
+        grouped=grouped,
     )
     return gradient_engine.run(samples, reducer)

@@ -10,6 +10,36 @@ from sklearn.utils import check_random_state
 from skgradood.utils.validation import check_samples
 
 
+def split_groups(X: Any) -> tuple[Any, int, int]:
+    """Lay groups of samples one after another.
+
+    Parameters
+    ----------
+    X : array or tensor of shape (n_groups, group_size, ...)
+        Groups, as `make_groups` returns them.
+
+    Returns
+    -------
+    samples : array or tensor of shape (n_groups * group_size, ...)
+        The samples of the first group, then those of the second, and so on.
+    n_groups, group_size : int
+        How they were divided.
+
+    Raises
+    ------
+    ValueError
+        If X has fewer than three dimensions, or no sample.
+    """
+    groups = X if hasattr(X, "reshape") else np.asarray(X)
+    if groups.ndim < 3 or 0 in groups.shape:
+        raise ValueError(
+            f"groups must have the shape (n_groups, group_size, ...); got {tuple(groups.shape)}. "
+            "Make them with skgradood.utils.make_groups(X, group_size)."
+        )
+    n_groups, group_size = groups.shape[:2]
+    return groups.reshape(n_groups * group_size, *groups.shape[2:]), n_groups, group_size
+
+
 def make_groups(X: Any, group_size: int, *, random_state: Any = None) -> np.ndarray:
     """Divide samples at random into groups of one size.
 

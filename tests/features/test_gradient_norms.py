@@ -21,6 +21,7 @@ from skgradood import GenerativeNet, GradientNormTransformer, layer_gradient_nor
 from skgradood.detectors import ChiSquareJointDensity
 from skgradood.models import VAE, DiagonalGaussian
 from skgradood.persistence import load, save
+from skgradood.utils import make_groups
 from tests.gradients.test_side_effects import assert_same, snapshot
 
 
@@ -280,3 +281,34 @@ def test_a_parameter_that_the_model_does_not_have_is_named(net, rows):
     transformer = GradientNormTransformer(FrozenEstimator(net), layers={"a": ["log_scales"]})
     with pytest.raises(ValueError, match="did you mean 'log_scale'"):
         transformer.fit(rows)
+
+
+@pytest.mark.parametrize("layout", [lambda X: X, lambda X: X[..., None, :, :]], ids=["grey", "CHW"])
+def test_groups_of_images_give_the_norm_of_the_summed_gradient(vae, images, layout):
+    groups = layout(images.reshape(4, 3, 9, 8))
+    transformer = GradientNormTransformer(
+        FrozenEstimator(vae), grouped=True, log_likelihood_column=True
+    )
+    features = transformer.fit(groups).transform(groups)
+    X = torch.as_tensor(images[:, None])
+    for k in range(4):
+        value = vae.module_.log_prob(X[3 * k : 3 * k + 3]).sum()
+        gradients = torch.autograd.grad(value, list(vae.module_.parameters()))
+        expected = [float(g.double().square().sum()) for g in gradients]
+        np.testing.assert_allclose(features[k, :-1], expected, rtol=1e-3)
+        np.testing.assert_allclose(features[k, -1], float(value), rtol=1e-5)
+
+
+def test_groups_of_rows_train_an_unfitted_net_on_their_samples(rows):
+    net = GenerativeNet(DiagonalGaussian, max_epochs=1, random_state=0)
+    groups = make_groups(rows, 4, random_state=0)
+    of_groups = GradientNormTransformer(net, grouped=True).fit(groups)
+    of_samples = GradientNormTransformer(net).fit(groups.reshape(-1, 3))
+    assert of_groups.transform(groups).shape == (15, 2)
+    assert of_groups.n_features_in_ == of_samples.n_features_in_ == 3
+    np.testing.assert_array_equal(
+        of_groups.likelihood_model_.module.mean.detach(),
+        of_samples.likelihood_model_.module.mean.detach(),
+    )
+    with pytest.raises(ValueError, match=r"\(n_groups, group_size, ...\).*make_groups"):
+        of_groups.transform(rows)
