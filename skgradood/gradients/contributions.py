@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 # Dense per-sample gradients are formed in blocks of about this many numbers, to stay in cache.
-BLOCK_NUMBERS = 1 << 19
+BLOCK_NUMBERS = 1 << 21
 
 # A Gram norm that is a smaller share of its absolute terms than this has lost over three digits.
 _LEAST_GRAM_SHARE = 2e-3

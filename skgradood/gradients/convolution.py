@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from functools import cached_property
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,16 @@ _BATCHED_PRODUCT = 1.25e-5
 _PRODUCT = 7.5e-6
 _READ = 3e-4
 _START = 55.0
+
+
+class Way(NamedTuple):
+    """Cost of a way to compute, for one sample: time on two cores, and numbers held."""
+
+    microseconds: float
+    numbers: int
+
+
+_IMPOSSIBLE = Way(math.inf, 1)
 
 
 @dataclass(frozen=True)
@@ -59,50 +70,51 @@ class ConvolutionContribution(Contribution):
         self.n = len(self.patched)
 
     def dense(self, rows: slice) -> Tensor:
-        costs = self._costs()
-        del costs["gram"]
-        return self._DENSE[min(costs, key=costs.__getitem__)](self, rows)
+        return self._DENSE[self._cheapest(self._DENSE)](self, rows)
 
     def squared_norm(self) -> Tensor:
-        costs = self._costs()
-        if min(costs, key=costs.__getitem__) == "gram":
+        if self._cheapest(self._ways) == "gram":
             return self._gram_norm()
         return super().squared_norm()
 
     def numbers_a_row(self) -> int:
-        groups, positions, n_in, n_out = self._sizes()
-        return groups * n_in * max(positions, n_out)
+        return self._ways[self._cheapest(self._DENSE)].numbers
 
-    def _sizes(self) -> tuple[int, int, int, int]:
-        """Groups, positions, and for one group the features of a patch and of a point."""
-        groups = self.geometry.groups
-        positions = self.patched.shape[1] * math.prod(self.pointwise.shape[3:])
-        return groups, positions, math.prod(self.shape[1:]), self.shape[0] // groups
+    def _cheapest(self, names: Iterable[str]) -> str:
+        return min(names, key=lambda name: self._ways[name].microseconds)
 
-    def _costs(self) -> dict[str, float]:
-        """What each way to a squared norm takes for one sample, in microseconds of two cores."""
-        groups, positions, n_in, n_out = self._sizes()
+    @cached_property
+    def _ways(self) -> dict[str, Way]:
+        """What each way to a squared norm takes for one sample."""
         d = len(self.geometry.stride)
-        kernel = math.prod(self.shape[2:])
+        groups, kernel = self.geometry.groups, math.prod(self.shape[2:])
+        positions = self.patched.shape[1] * math.prod(self.pointwise.shape[3:])
         sources = self.patched.shape[1] * math.prod(self.patched.shape[3 : 3 + d])
-        copying = _COPY * groups * positions * n_in
-        reading = _READ * groups * n_in * n_out
-        products = groups * n_in * n_out
-        costs = {
-            "patches": copying + _BATCHED_PRODUCT * positions * products + reading,
-            "flipped patches": _COPY * groups * sources * n_out * kernel
-            + _BATCHED_PRODUCT * sources * products
-            + 2 * reading,
-            "one by one": _START + _PRODUCT * positions * products + reading,
-            "gram": copying + _BATCHED_PRODUCT * groups * positions**2 * (n_in + n_out),
+        n_in, n_out = math.prod(self.shape[1:]), self.shape[0] // groups
+        weights = groups * n_in * n_out
+        patches, flipped = groups * positions * n_in, groups * sources * n_out * kernel
+        ways = {
+            "patches": Way(
+                _COPY * patches + (_BATCHED_PRODUCT * positions + _READ) * weights,
+                max(patches, weights),
+            ),
+            "flipped patches": Way(
+                _COPY * flipped + (_BATCHED_PRODUCT * sources + 2 * _READ) * weights,
+                max(flipped, weights),
+            ),
+            "one by one": Way(_START + (_PRODUCT * positions + _READ) * weights, weights),
+            "gram": Way(
+                _COPY * patches + _BATCHED_PRODUCT * groups * positions**2 * (n_in + n_out),
+                max(patches, groups * positions**2),
+            ),
         }
         if any(step > 1 for step in self.geometry.stride):
-            costs["flipped patches"] = math.inf
+            ways["flipped patches"] = _IMPOSSIBLE
         if self.patched.device.type != "cpu":
-            costs["one by one"] = math.inf  # quick to start on a CPU only
+            ways["one by one"] = _IMPOSSIBLE  # a kernel a sample is quick to start on a CPU only
         if self.patched.is_complex():
-            costs["gram"] = math.inf
-        return costs
+            ways["gram"] = _IMPOSSIBLE
+        return ways
 
     def _by_patches(self, rows: slice) -> Tensor:
         patches, points = self._factors(rows)
@@ -140,9 +152,9 @@ class ConvolutionContribution(Contribution):
         return torch.stack(gradients)
 
     def _gram_norm(self) -> Tensor:
-        groups, positions, n_in, _ = self._sizes()
+        groups = self.geometry.groups
         norms, trusted = [], []
-        for rows in row_blocks(self.n, groups * positions * max(n_in, positions)):
+        for rows in row_blocks(self.n, self._ways["gram"].numbers):
             patches, points = (factor.flatten(0, 1).mT for factor in self._factors(rows))
             block_norms, block_trusted = gram_norm(patches, points)
             norms.append(block_norms.reshape(-1, groups).sum(1))

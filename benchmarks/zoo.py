@@ -1,0 +1,158 @@
+"""Models of usual sizes for the speed benchmark, with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skgradood.models import VAE, Glow
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model, and what a batch of n samples for it looks like."""
+
+    make: Callable[[], nn.Module]
+    batch: Callable[[int], Tensor]
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(n_out)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(n_out)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or n_in != n_out:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, n_in, H, W) to (n, n_out, H / stride, W / stride)."""
+        h = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(h)) + self.shortcut(x))
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 for images of 32 x 32; log p of the predicted class stands in for a density."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = [
+            nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()
+        ]  # fmt: skip
+        n_in = 64
+        for n_out, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [ResidualBlock(n_in, n_out, stride), ResidualBlock(n_out, n_out, 1)]
+            n_in = n_out
+        self.body = nn.Sequential(*blocks)
+        self.head = nn.Linear(512, 10)
+
+    def log_prob(self, X: Tensor) -> Tensor:
+        """(n, 3, 32, 32) to (n,)."""
+        return self.head(self.body(X).mean((2, 3))).log_softmax(1).amax(1)
+
+
+class UNet(nn.Module):
+    """Three levels with skips and group norm; the squared error of a denoiser as likelihood."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        widths = (width, 2 * width, 2 * width)
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.down = nn.ModuleList()
+        self.up = nn.ModuleList()
+        n_in = width
+        for n_out in widths:
+            self.down.append(self._block(n_in, n_out))
+            n_in = n_out
+        for n_skip, n_out in zip(reversed(widths), (2 * width, width, width), strict=True):
+            self.up.append(self._block(n_in + n_skip, n_out))
+            n_in = n_out
+        self.last = nn.Conv2d(n_in, 3, 3, padding=1)
+
+    @staticmethod
+    def _block(n_in: int, n_out: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(n_in, n_out, 3, padding=1), nn.GroupNorm(8, n_out), nn.SiLU(),
+            nn.Conv2d(n_out, n_out, 3, padding=1), nn.GroupNorm(8, n_out), nn.SiLU(),
+        )  # fmt: skip
+
+    def log_prob(self, X: Tensor) -> Tensor:
+        """(n, 3, 32, 32) to (n,)."""
+        h, skips = self.first(X), []
+        for block in self.down:
+            h = block(h)
+            skips.append(h)
+            h = F.avg_pool2d(h, 2)
+        for block in self.up:
+            h = F.interpolate(h, scale_factor=2.0)
+            h = block(torch.cat([h, skips.pop()], 1))
+        return -(self.last(h) - X).square().sum((1, 2, 3))
+
+
+class CausalTransformer(nn.Module):
+    """Six layers of 256, 8 heads, over 64 tokens; embeddings tied to the head."""
+
+    def __init__(self, size: int = 256, width: int = 256, n_layers: int = 6) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(size, width)
+        self.positions = nn.Parameter(0.02 * torch.randn(64, width))
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, 8, 4 * width, batch_first=True, norm_first=True)
+            for _ in range(n_layers)
+        )
+
+    def log_prob(self, X: Tensor) -> Tensor:
+        """Rows of tokens (n, 64) to (n,)."""
+        mask = nn.Transformer.generate_square_subsequent_mask(X.shape[1], device=X.device)
+        h = self.tokens(X) + self.positions[: X.shape[1]]
+        for layer in self.layers:
+            h = layer(h, src_mask=mask, is_causal=True)
+        logits = F.linear(h, self.tokens.weight).log_softmax(-1)[:, :-1]
+        return logits.gather(-1, X[:, 1:, None]).sum((1, 2))
+
+
+class RowMLP(nn.Module):
+    """An autoencoder of rows with 256 units."""
+
+    def __init__(self, d: int = 32, width: int = 256) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(d, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
+            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, d),
+        )  # fmt: skip
+
+    def log_prob(self, X: Tensor) -> Tensor:
+        """(n, d) to (n,)."""
+        return -0.5 * (X - self.net(X)).square().sum(1)
+
+
+def _pixels(*shape: int) -> Callable[[int], Tensor]:
+    return lambda n: torch.randint(0, 256, (n, *shape), dtype=torch.uint8)
+
+
+def _glow(n_steps: int, n_levels: int, hidden: int, size: int) -> nn.Module:
+    glow = Glow(
+        input_shape=(1, size, size), n_levels=n_levels, n_steps=n_steps, hidden_channels=hidden
+    )
+    glow.initialize(_pixels(1, size, size)(64))
+    return glow
+
+
+ZOO = {
+    "VAE": Entry(lambda: VAE(input_shape=(1, 32, 32)), _pixels(1, 32, 32)),
+    "Glow": Entry(lambda: _glow(16, 2, 200, 28), _pixels(1, 28, 28)),
+    "ResNet-18": Entry(ResNet18, lambda n: torch.randn(n, 3, 32, 32)),
+    "U-Net": Entry(UNet, lambda n: torch.randn(n, 3, 32, 32)),
+    "transformer": Entry(CausalTransformer, lambda n: torch.randint(0, 256, (n, 64))),
+    "row MLP": Entry(RowMLP, lambda n: torch.randn(n, 32)),
+}
