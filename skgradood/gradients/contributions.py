@@ -17,6 +17,10 @@ from torch import Tensor
 # Dense per-sample gradients are formed in blocks of about this many numbers, to stay in cache.
 BLOCK_NUMBERS = 1 << 21
 
+# Rows of more numbers are summed in pieces, on a CPU.
+_LONG_ROW = 4096
+_PIECE = 256
+
 # A Gram norm that is a smaller share of its absolute terms than this has lost over three digits.
 _LEAST_GRAM_SHARE = 2e-3
 
@@ -56,22 +60,34 @@ def row_blocks(n: int, numbers_a_row: int) -> list[slice]:
 
 
 def sum_of_squares(gradients: Tensor) -> Tensor:
-    """Squared norm of every row of (m, ...), summed in float64."""
+    """Squared norm of every row of (m, ...), in float64; what squares beyond float32 is kept."""
     flat = gradients.reshape(len(gradients), -1)
     if flat.is_complex():
         flat = torch.view_as_real(flat).flatten(1)
-    return _accurate_dot(flat, flat)
+    if flat.shape[1] <= _LONG_ROW or not flat.is_cpu:
+        return _norm_in_float64(flat).square()
+    norms = _dot(flat, flat)
+    for row in (~norms.isfinite()).nonzero()[:, 0].tolist():
+        norms[row] = _norm_in_float64(flat[row : row + 1])[0].square()
+    return norms
 
 
-def _accurate_dot(a: Tensor, b: Tensor) -> Tensor:
-    """Row-wise inner product of (m, k), accumulated in float64 over short float32 sums."""
+def _norm_in_float64(flat: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Row-wise inner product of (m, k): products in the dtype given, summed in float64.
+
+    Long rows are summed in short pieces first, which halves the time and costs no digit.
+    """
     k = a.shape[1]
-    if a.dtype == torch.float64 or k <= 256:
-        return (a.double() * b.double()).sum(1)
-    whole = k - k % 256
-    products = (a[:, :whole] * b[:, :whole]).reshape(len(a), -1, 256).sum(2)
-    tail = a[:, whole:].double() * b[:, whole:].double()
-    return products.double().sum(1) + tail.sum(1)
+    if a.dtype == torch.float64 or k <= _LONG_ROW:
+        return (a * b).sum(1, dtype=torch.float64)
+    whole = k - k % _PIECE
+    pieces = (a[:, :whole] * b[:, :whole]).reshape(len(a), -1, _PIECE).sum(2)
+    tail = (a[:, whole:] * b[:, whole:]).sum(1, dtype=torch.float64)
+    return pieces.sum(1, dtype=torch.float64) + tail
 
 
 @dataclass
@@ -140,9 +156,9 @@ def gram_norm(activations: Tensor, output_gradients: Tensor) -> tuple[Tensor, Te
     for rows in row_blocks(len(activations), activations.shape[1] ** 2):
         a, g = activations[rows], output_gradients[rows]
         similarity, covariance = (a @ a.mT).flatten(1), (g @ g.mT).flatten(1)
-        norms.append(_accurate_dot(similarity, covariance))
-        bound = _accurate_dot(similarity.abs(), covariance.abs())
-        trusted.append(norms[-1] >= _LEAST_GRAM_SHARE * bound)
+        norms.append(_dot(similarity, covariance))
+        bound = _dot(similarity.abs(), covariance.abs())
+        trusted.append((norms[-1] >= _LEAST_GRAM_SHARE * bound) & bound.isfinite())
     return torch.cat(norms), torch.cat(trusted)
 
 

@@ -250,3 +250,13 @@ def test_a_rectifier_at_its_kink_is_no_reason_to_fall_back():
     assert engine.strategy == "capture"
     alone = layer_gradient_norms(module, X, engine="loop")
     assert (np.abs(norms.result() / alone - 1) > 0.5).all()
+
+
+@pytest.mark.parametrize("width", [3, 70, 5000])
+def test_norms_beyond_the_range_of_float32_are_finite(width):
+    module = SquaredOutput(nn.Linear(width, 2)).float()
+    X = torch.full((3, width), 1e15)
+    for engine in ("capture", "loop"):
+        norms = layer_gradient_norms(module, X, engine=engine, verify=False)
+        assert np.isfinite(norms).all()
+        assert norms[:, 0].min() > np.finfo(np.float32).max
