@@ -69,12 +69,52 @@ def residual() -> nn.Module:
 
 
 def glow() -> nn.Module:
+    """The multiscale architecture of the library's own example, for images (1, 8, 8)."""
+    n_levels = 2
     bases, merges, flows = [], [], []
-    for level in range(2):
-        channels = 4 * 2 ** (1 - level) if level == 1 else 4
-        blocks = [normflows.flows.GlowBlock(channels * 2 ** level, 6) for _ in range(2)]
-        flows.append([*blocks, normflows.flows.Squeeze()])
-    return _multiscale(bases, merges, flows)
+    for level in range(n_levels):
+        channels = 2 ** (n_levels + 1 - level)
+        steps = [normflows.flows.GlowBlock(channels, 6, scale=True) for _ in range(2)]
+        flows.append([*steps, normflows.flows.Squeeze()])
+        if level > 0:
+            merges.append(normflows.flows.Merge())
+            side = 8 // 2 ** (n_levels - level)
+            shape = (2 ** (n_levels - level), side, side)
+        else:
+            shape = (2 ** (n_levels + 1), 8 // 2**n_levels, 8 // 2**n_levels)
+        bases.append(normflows.distributions.DiagGaussian(shape))
+    return normflows.MultiscaleFlow(bases, flows, merges, class_cond=False)
 
 
-def _placeholder() -> None: ...
+def _flow(build: Callable[[], nn.Module], shape: tuple[int, ...], **options: object) -> Case:
+    def make(dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
+        torch.manual_seed(0)
+        X = seeded(shape, dtype)
+        module = build().to(dtype)
+        module.log_prob(X)  # lets the layers that initialise themselves do so
+        return randomised(module, dtype, scale=0.2), X
+
+    return Case(make, **options)
+
+
+CASES: dict[str, Case] = {
+    "real_nvp": _flow(real_nvp, (5, 4)),
+    "masked_affine": _flow(masked_affine, (5, 4)),
+    "coupling_spline": _flow(lambda: spline("CoupledRationalQuadraticSpline"), (5, 4)),
+    "autoregressive_spline": _flow(
+        lambda: spline("AutoregressiveRationalQuadraticSpline"), (5, 4)
+    ),
+    "maf": _flow(maf, (5, 4)),
+    "planar": _flow(lambda: planar("Planar"), (5, 4)),
+    "radial": _flow(lambda: planar("Radial"), (5, 4)),
+    "residual": _flow(residual, (5, 4), draws=True),
+    "glow": _flow(glow, (3, 1, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+@pytest.mark.parametrize("name", CASES)
+def test_auto_equals_the_loop_and_is_served_by_the_stated_strategy(
+    name: str, dtype: torch.dtype
+) -> None:
+    assert_served_as_stated(CASES[name], dtype)
