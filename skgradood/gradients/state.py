@@ -40,41 +40,57 @@ def global_rng_states() -> list[torch.Tensor]:
 
 @contextmanager
 def evaluation_state(module: nn.Module) -> Iterator[None]:
-    """Put a module into ``eval()`` for a block; restore its mode flags, buffers and ``grad``.
+    """Put a module into ``eval()`` for a block; restore all that is seen of it afterwards.
 
     Parameters
     ----------
     module : nn.Module
-        The user's module. Whatever the block does to mode flags, buffers (their values, or the
-        objects themselves) and the ``grad`` of parameters is undone, also after an exception.
+        The user's module. Whatever the block does to mode flags, to parameters and buffers (their
+        values, or the objects themselves) and to ``grad`` is undone, also after an exception.
+        Some flows initialise themselves from the first batch they see: a copy of all values is
+        kept meanwhile.
     """
-    modes = [(child, child.training) for child in module.modules()]
-    buffers = [
-        (child, dict(child._buffers), {k: b.clone() for k, b in _present(child._buffers)})
-        for child in module.modules()
-        if child._buffers
-    ]
-    versions = {id(b): b._version for _, held, _ in buffers for _, b in _present(held)}
+    children = list(module.modules())
+    modes = [child.training for child in children]
+    members = [(dict(child._parameters), dict(child._buffers)) for child in children]
+    tensors = [*module.parameters(), *module.buffers()]
+    values = [_Value(tensor) for tensor in tensors]
     gradients = [(parameter, parameter.grad) for parameter in module.parameters()]
     try:
         # Set directly: a user's own train() may do more than set flags, and is not undone.
-        for child, _ in modes:
+        for child in children:
             child.training = False
         yield
     finally:
-        for child, training in modes:
+        for child, training, (parameters, buffers) in zip(children, modes, members, strict=True):
             child.training = training
-        for child, held, values in buffers:
-            child._buffers.clear()
-            child._buffers.update(held)
-            for key, buffer in _present(held):
-                if buffer._version != versions[id(buffer)]:
-                    with torch.no_grad():
-                        buffer.copy_(values[key])
+            _refill(child._parameters, parameters)
+            _refill(child._buffers, buffers)
+        for value in values:
+            value.restore()
         for parameter, gradient in gradients:
             if parameter.grad is not gradient:
                 parameter.grad = gradient
 
 
-def _present(buffers: dict[str, torch.Tensor | None]) -> Iterator[tuple[str, torch.Tensor]]:
-    return ((key, buffer) for key, buffer in buffers.items() if buffer is not None)
+class _Value:
+    """The memory and the content of a tensor."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+        self.memory = tensor.data
+        self.content = tensor.detach().clone()
+
+    def restore(self) -> None:
+        # Through .data, which autograd's version counters do not see; nor did they see most of
+        # what is undone here.
+        if self.tensor.data_ptr() != self.memory.data_ptr():
+            self.tensor.data = self.memory
+        if not torch.equal(self.memory, self.content):
+            self.memory.copy_(self.content)
+
+
+def _refill(holder: dict, before: dict) -> None:
+    if holder.keys() != before.keys() or any(holder[key] is not before[key] for key in before):
+        holder.clear()
+        holder.update(before)

@@ -80,6 +80,8 @@ class Breaks(nn.Module):
     def log_prob(self, X):
         self.train()
         self.calls += 1
+        self.layer.weight.data.mul_(2)
+        self.layer.bias.data = torch.zeros(3)
         self.seen = X.detach().sum(0)
         torch.rand(3)
         self.layer(X).sum().backward()
@@ -145,3 +147,27 @@ def test_no_state_is_left_in_a_module_with_running_statistics():
     before = snapshot(module.train())
     layer_gradient_norms(module, torch.rand(4, 1, 5, 5, generator=torch.Generator()))
     assert_same(before, snapshot(module))
+
+
+class InitialisesItself(nn.Module):
+    """Takes its parameters from the first batch it sees, as flows with ActNorm may."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(3))
+        self.register_buffer("done", torch.tensor(False))
+
+    def log_prob(self, X):
+        if not self.done:
+            self.shift.data = -X.mean(0)
+            self.done.fill_(True)
+        return -(X + self.shift).square().sum(1)
+
+
+def test_a_module_that_initialises_itself_is_not_initialised():
+    module = InitialisesItself()
+    memory = module.shift.data_ptr()
+    before = snapshot(module)
+    layer_gradient_norms(module, torch.rand(6, 3, generator=torch.Generator()), verify=False)
+    assert_same(before, snapshot(module))
+    assert module.shift.data_ptr() == memory
