@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +16,6 @@ from skgradood.gradients import EngineWarning, GradientEngine, SquaredNorms, lay
 from skgradood.gradients.likelihood import LogLikelihoodFunction
 
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-8}
-DTYPES = list(TOLERANCES)
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Case:
 
     ``make(dtype)`` returns (module, X); ``log_likelihood`` is a method of the module or a
     callable; ``strategy`` is what serves under ``engine="auto"``; ``warns`` is a piece of the
-    fall-back's reason.
+    fall-back's reason; ``draws`` tells that noise comes from the row's generator; ``dtypes`` are
+    those that the module can be had in.
     """
 
     make: Callable[[torch.dtype], tuple[nn.Module, Tensor]]
@@ -32,6 +33,16 @@ class Case:
     strategy: str = "capture"
     warns: str | None = None
     draws: bool = False
+    dtypes: tuple[torch.dtype, ...] = tuple(TOLERANCES)
+
+
+def with_dtypes(cases: dict[str, Case]) -> list:
+    """Every case in every dtype, as pytest's parameters (case, dtype)."""
+    return [
+        pytest.param(case, dtype, id=f"{name}-{str(dtype).removeprefix('torch.')}")
+        for name, case in cases.items()
+        for dtype in case.dtypes
+    ]
 
 
 def seeded(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

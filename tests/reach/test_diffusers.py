@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.reach.harness import DTYPES, Case, assert_served_as_stated, randomised, seeded
+from tests.reach.harness import Case, assert_served_as_stated, randomised, seeded, with_dtypes
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -100,9 +100,8 @@ CASES: dict[str, Case] = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("case", "dtype"), with_dtypes(CASES))
 def test_auto_equals_the_loop_and_is_served_by_the_stated_strategy(
-    name: str, dtype: torch.dtype
+    case: Case, dtype: torch.dtype
 ) -> None:
-    assert_served_as_stated(CASES[name], dtype)
+    assert_served_as_stated(case, dtype)
