@@ -6,6 +6,7 @@ import hashlib
 import inspect
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -108,8 +109,13 @@ class LogLikelihood:
                 hashlib.blake2b(row.tobytes(), digest_size=8, key=key[:64]).digest(), "little"
             )
             >> 1
-            for row in X.cpu().numpy()
+            for row in _as_bytes(X)
         ]
+
+
+def _as_bytes(X: Tensor) -> np.ndarray:
+    """The content of every row, (n, bytes): NumPy does not know all of torch's dtypes."""
+    return X.detach().cpu().contiguous().reshape(len(X), -1).view(torch.uint8).numpy()
 
 
 def check_differentiable(values: Tensor, log_likelihood: LogLikelihood, module: nn.Module) -> None:

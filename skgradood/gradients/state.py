@@ -91,6 +91,9 @@ class _Value:
 
 
 def _refill(holder: dict, before: dict) -> None:
+    # A scripted module holds its tensors in compiled code, where none can be exchanged.
+    if not isinstance(holder, dict):
+        return
     if holder.keys() != before.keys() or any(holder[key] is not before[key] for key in before):
         holder.clear()
         holder.update(before)

@@ -227,6 +227,9 @@ CASES: dict[str, Case] = {
     "custom_layer": _case(
         lambda: hard_modules.CustomLayer(5), (4, 5), strategy="loop", warns="cannot be told apart"
     ),
+    "custom_function_of_plain_values": _case(
+        lambda: hard_modules.PlainValues(5), (4, 5), strategy="loop", warns="cannot be watched"
+    ),
     "batch_statistics": _case(
         lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, track_running_stats=False)),
         (4, 2, 6, 6), strategy="func", warns="statistics of the batch",

@@ -98,3 +98,28 @@ class TriangularGaussian(nn.Module):
         lower = self.factor.tril(-1) + torch.diag(self.factor.diagonal().exp())
         z = torch.linalg.solve_triangular(lower, X.T, upper=False)
         return -0.5 * z.square().sum(0) - self.factor.diagonal().sum()
+
+
+class _ScaledByPlainValues(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return x * weight.data
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        return gradient * weight, (gradient * x).sum(0)
+
+
+class PlainValues(nn.Module):
+    """A user's autograd function reads a parameter where nothing tells that it is one."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(d, d)
+        self.scale = nn.Parameter(torch.zeros(d))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(x)
+        return torch.where(x[:, :1] > 0, _ScaledByPlainValues.apply(h, self.scale), h)

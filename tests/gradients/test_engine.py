@@ -260,3 +260,24 @@ def test_norms_beyond_the_range_of_float32_are_finite(width):
         norms = layer_gradient_norms(module, X, engine=engine, verify=False)
         assert np.isfinite(norms).all()
         assert norms[:, 0].min() > np.finfo(np.float32).max
+
+
+@pytest.mark.parametrize("engine", ["auto", "loop"])
+def test_half_precision_of_any_kind_is_served(engine):
+    module, X = CASES["mlp"].make(torch.bfloat16)
+    norms = layer_gradient_norms(module, X, engine=engine, verify=False)
+    exact, X = module.double(), X.double()
+    np.testing.assert_allclose(norms, layer_gradient_norms(exact, X), rtol=0.1)
+
+
+def test_parameters_computed_in_another_precision():
+    module = nn.Linear(2, 2).double()
+    X = seeded((5, 2), torch.float64)
+
+    def mixed(module, X, generator):
+        scale = module.bias.float().exp().sum()
+        return -(X * scale).square().sum(1) - module(X).square().sum(1)
+
+    norms = layer_gradient_norms(module, X, log_likelihood=mixed, engine="capture")
+    expected = layer_gradient_norms(module, X, log_likelihood=mixed, engine="loop")
+    np.testing.assert_allclose(norms, expected, rtol=1e-5)

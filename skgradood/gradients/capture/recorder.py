@@ -115,7 +115,9 @@ class Recorder:
         jacobians = self._pull_back(use, basis.reshape(size, *use.tensor.shape))
         coefficients = contribution.dense(slice(None)).reshape(self.n, size)
         return [
-            JacobianContribution(coefficients, jacobian) if jacobian is not None else None
+            JacobianContribution(coefficients.to(jacobian.dtype), jacobian)
+            if jacobian is not None
+            else None
             for jacobian in jacobians
         ]
 

@@ -50,6 +50,7 @@ class CaptureStrategy(Strategy):
                     "one, so a row's result would depend on its neighbours"
                 )
             check_differentiable(values, self.log_likelihood, self.module)
+            refuse_leaves(values, recorder.parameters)
             torch.autograd.grad(values.sum(), mode.anchor, allow_unused=True)
         with torch.no_grad():
             recorder.finish()
@@ -64,6 +65,25 @@ class CaptureStrategy(Strategy):
         if mode.axis_of(values) != BatchAxis(0, len(values)):
             raise StrategyRefused("the log-likelihoods do not come in the order of the samples")
         return values
+
+
+def refuse_leaves(values: Tensor, parameters: dict[str, nn.Parameter]) -> None:
+    """Refuse a graph in which a parameter can still be reached: some use of it was not seen.
+
+    A user's autograd function may read a parameter's plain values in its forward, where nothing
+    tells that a gradient belongs to it.
+    """
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    seen, waiting = set(), [values.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        name = names.get(id(getattr(node, "variable", None)))
+        if name is not None:
+            raise StrategyRefused(f"a use of the parameter {name!r} cannot be watched")
+        waiting += [following for following, _ in node.next_functions]
 
 
 def _same(before: list[Tensor], after: list[Tensor]) -> bool:
