@@ -52,7 +52,7 @@ def main() -> None:
             lines.append(measured(name, n, arguments.rounds))
             print(lines[-1], flush=True)
     arguments.results_dir.mkdir(parents=True, exist_ok=True)
-    (arguments.results_dir / "speed.md").write_text(page(lines), encoding="utf-8")
+    (arguments.results_dir / "speed.md").write_text(page(lines, arguments), encoding="utf-8")
 
 
 def measured(name: str, n: int, rounds: int) -> str:
@@ -128,12 +128,14 @@ def largest_resident_set() -> float:
     raise OSError("/proc/self/status does not tell the largest resident set")
 
 
-def page(lines: list[str]) -> str:
+def page(lines: list[str], arguments: argparse.Namespace) -> str:
     """The result page."""
+    sizes = " ".join(map(str, arguments.batch_size))
+    command = f"python -m benchmarks.speed --batch-size {sizes} --rounds {arguments.rounds}"
     header = [
         "# Speed",
         "",
-        "```console\npython -m benchmarks.speed\n```",
+        f"```console\n{command}\n```",
         "",
         f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
         f"torch {version('torch')}, Python {platform.python_version()}. Ratios to one ordinary "
