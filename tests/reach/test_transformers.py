@@ -168,7 +168,6 @@ CASES: dict[str, Case] = {
     "mamba": _language(mamba),
     # What is small and computed in single precision from parameters in double.
     "mamba_many_rows": _language(mamba, rows=32, dtypes=(torch.float32,)),
-    "mamba_many_rows": _language(mamba, rows=32, dtypes=(torch.float32,)),  # float64 is mixed
     "xlnet": _language(
         xlnet, XLNET, strategy="func", warns="cannot be told apart",
     ),
