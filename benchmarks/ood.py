@@ -115,7 +115,7 @@ def extracted(
         **division.ood,
     }
     kind = objective if isinstance(objective, str) else objective.__name__.strip("_")
-    key = _key(net.module_.state_dict(), *parts.values())
+    key = _key(net, *parts.values())
     path = arguments.cache_dir / f"{arguments.train}-{arguments.model}-{kind}-{key}.joblib"
     if path.exists():
         return joblib.load(path)
