@@ -26,7 +26,7 @@ def load_npz(path: Path) -> np.ndarray:
             member = _choose_member(archive, path)
             with archive.open(member) as stream:
                 return read_npy(stream, member.file_size, name=f"{path} ({member.filename})")
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise ValueError(f"{path} is not a readable .npz file: {error}") from error
 
 

@@ -52,7 +52,7 @@ class FuncStrategy(Strategy):
                     gradients, log_likelihood = torch.func.vmap(gradient, in_dims=(None, 0))(
                         values, rows
                     )
-            except (RuntimeError, NotImplementedError) as error:
+            except RuntimeError as error:
                 raise StrategyRefused(
                     f"torch.func.vmap cannot follow the model: {error}"
                 ) from error

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class InvertibleConv(nn.Module):
+class InvertibleConv(nn.Module, ABC):
     """An invertible 1x1 convolution, initialised as a random rotation of the channels.
 
     Subclasses say how the matrix is parametrised; the determinant comes with it
     (Kingma and Dhariwal 2018, section 3.2).
     """
 
+    @abstractmethod
     def weight_and_log_determinant(self) -> tuple[Tensor, Tensor]:
         """The (C, C) matrix and the log of its absolute determinant, in nats."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mix the channels of ``x``; also the log-determinant, one number for all samples.
