@@ -55,14 +55,14 @@ def draw_seed(random_state: Any, stage: int = 0) -> int:
 def evaluate_in_batches(
     function: Callable[[Tensor], Tensor], X: Tensor, *, batch_size: int, device: torch.device
 ) -> np.ndarray:
-    """Apply a function of one value a sample, a batch at a time, without gradients.
+    """Apply a function that treats samples one by one, a batch at a time, without gradients.
 
     A batch that does not fit into the memory of the device is halved, and so are those after it.
 
     Parameters
     ----------
     function : callable
-        (b, ...) to (b,) on the device.
+        (b, ...) to (b,) or (b, k) on the device.
     X : Tensor of shape (n, ...)
         On the CPU.
     batch_size : int
@@ -72,15 +72,15 @@ def evaluate_in_batches(
 
     Returns
     -------
-    ndarray of shape (n,), float64
+    ndarray of shape (n,) or (n, k), float64
     """
-    values = np.empty(len(X))
+    values = []
     start = 0
     with torch.no_grad():
         while start < len(X):
             stop = min(start + batch_size, len(X))
             try:
-                values[start:stop] = function(X[start:stop].to(device)).double().cpu().numpy()
+                values.append(function(X[start:stop].to(device)).double().cpu().numpy())
             except torch.cuda.OutOfMemoryError:
                 if batch_size == 1:
                     raise
@@ -89,7 +89,7 @@ def evaluate_in_batches(
                 torch.cuda.empty_cache()
             else:
                 start = stop
-    return values
+    return np.concatenate(values)
 
 
 def sample_in_batches(module: nn.Module, n: int, *, batch_size: int, seed: int) -> np.ndarray:

@@ -77,4 +77,5 @@ def as_module_input(samples: np.ndarray, module: nn.Module, *, name: str = "X") 
     if kind == "image" or (kind is None and is_image):
         # torch warns of memory that it must not write to, such as a read-only memory map.
         return torch.from_numpy(np.require(samples, requirements=["C", "W"]))
-    return torch.tensor(samples, dtype=parameter_dtype(module))
+    # torch does not take arrays that are read backwards.
+    return torch.tensor(np.ascontiguousarray(samples), dtype=parameter_dtype(module))

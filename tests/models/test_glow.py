@@ -72,7 +72,7 @@ def test_decode_undoes_encode(name):
 def test_contributions_sum_to_the_log_likelihood():
     model = make_glow()
     X = images(5, model.input_shape)
-    contributions = model.contributions(X)
+    contributions = model.log_prob_contributions(X)
     assert contributions.shape == (5, 2)
     torch.testing.assert_close(contributions.sum(dim=1), model.log_prob(X))
 

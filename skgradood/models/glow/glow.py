@@ -224,9 +224,9 @@ class Glow(nn.Module):
         Tensor of shape (n,)
             Nats.
         """
-        return self.contributions(X).sum(dim=1)
+        return self.log_prob_contributions(X).sum(dim=1)
 
-    def contributions(self, X: Tensor) -> Tensor:
+    def log_prob_contributions(self, X: Tensor) -> Tensor:
         """What every scale contributes to `log_prob`, finest first.
 
         A scale's contribution is the log-density of the latent variables that leave there and

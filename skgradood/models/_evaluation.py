@@ -1,0 +1,205 @@
+"""Log-likelihoods without gradients, with the noise that the gradient engine gives each row."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from skgradood.gradients import LogLikelihood
+from skgradood.gradients.capture.functions import RANDOM
+from skgradood.gradients.capture.noise import RowNoise
+from skgradood.gradients.state import evaluation_state, global_rng_states, isolated_rng
+from skgradood.models._batches import evaluate_in_batches, resolve_device
+from skgradood.models._fitted import LikelihoodModel
+
+# The method of a module whose log-likelihood is a sum of named parts, such as a flow's scales.
+CONTRIBUTIONS = "log_prob_contributions"
+
+# Without gradients no activation is kept: a batch of this many numbers is small in memory.
+_BATCH_NUMBERS = 1 << 18
+_LARGEST_BATCH = 512
+_SMALLEST_BATCH = 16
+
+
+def log_likelihoods(
+    model: LikelihoodModel,
+    X: Any,
+    *,
+    log_likelihood: str | Callable = "log_prob",
+    batch_size: int | str = "auto",
+    device: str | torch.device | None = None,
+    random_state: int = 0,
+) -> np.ndarray:
+    """Log-likelihood of every sample.
+
+    The values are those that `skgradood.gradients.GradientEngine` returns beside its gradients:
+    noise comes from a generator seeded by ``random_state`` and the sample's own content.
+
+    Parameters
+    ----------
+    model : LikelihoodModel
+        As `fit_likelihood` returns it. Its module is left as it was.
+    X : array-like of shape (n, ...)
+        Samples.
+    log_likelihood : str or callable, default="log_prob"
+        The name of a method of the module, or a callable ``(module, X, generator) -> (n,)``.
+    batch_size : int or "auto", default="auto"
+        Samples a pass; halved when the memory of a GPU runs out.
+    device : str, torch.device or None, default=None
+        Where to compute: "auto" is a GPU where there is one, None where the module is.
+    random_state : int, default=0
+        Mixed into the seeds of the rows' noise.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+        Nats; -inf, inf and NaN as the module returned them.
+
+    Raises
+    ------
+    TypeError
+        If the module has no such method, or it returns anything but one value a sample.
+    ValueError
+        If X is not what the module takes.
+    """
+    function = LogLikelihood(log_likelihood, random_state)
+    function.check(model.module)
+    return _evaluate(model, X, function, function.row_seeds, batch_size, device)
+
+
+def log_likelihood_contributions(
+    model: LikelihoodModel,
+    X: Any,
+    *,
+    batch_size: int | str = "auto",
+    device: str | torch.device | None = None,
+) -> np.ndarray:
+    """What each part of a flow, usually a scale, contributes to the log-likelihood.
+
+    Parameters
+    ----------
+    model : LikelihoodModel
+        Its module has a method ``log_prob_contributions(X) -> (n, S)`` in nats, whose rows sum to
+        ``log_prob(X)``.
+    X : array-like of shape (n, ...)
+        Samples.
+    batch_size, device
+        As in `log_likelihoods`.
+
+    Returns
+    -------
+    ndarray of shape (n, S), float64
+        Nats.
+
+    Raises
+    ------
+    TypeError
+        If the module has no such method, or it returns another shape.
+    """
+    method = getattr(model.module, CONTRIBUTIONS, None)
+    if not callable(method):
+        raise TypeError(
+            f"{type(model.module).__name__} has no method {CONTRIBUTIONS}(X) -> (n, S). Flows with "
+            "several scales, such as skgradood.models.Glow, have one: its rows sum to log_prob(X)."
+        )
+
+    def contributions(module: nn.Module, X: Tensor, generator: torch.Generator) -> Tensor:
+        values = getattr(module, CONTRIBUTIONS)(X)
+        if values.ndim != 2 or len(values) != len(X):
+            raise TypeError(
+                f"{CONTRIBUTIONS}() of {type(module).__name__} returned shape "
+                f"{tuple(values.shape)} for {len(X)} samples; expected ({len(X)}, S)"
+            )
+        return values
+
+    return _evaluate(model, X, contributions, LogLikelihood().row_seeds, batch_size, device)
+
+
+def _evaluate(
+    model: LikelihoodModel,
+    X: Any,
+    function: Callable[[nn.Module, Tensor, torch.Generator], Tensor],
+    row_seeds: Callable[[Tensor], list[int]],
+    batch_size: int | str,
+    device: str | torch.device | None,
+) -> np.ndarray:
+    inputs = model.prepare(X)
+    with module_at_rest(model, device) as (module, home):
+        return evaluate_in_batches(
+            lambda batch: _with_row_noise(function, module, batch, row_seeds),
+            inputs,
+            batch_size=evaluation_batch_size(inputs, batch_size),
+            device=home,
+        )
+
+
+@contextmanager
+def module_at_rest(
+    model: LikelihoodModel, device: str | torch.device | None
+) -> Iterator[tuple[nn.Module, torch.device]]:
+    """Lend a model's module in evaluation mode, on a device; give it back as it was.
+
+    Parameters
+    ----------
+    model : LikelihoodModel
+        Its module is copied if it is wanted on another device than its own.
+    device : str, torch.device or None
+        As in `log_likelihoods`.
+    """
+    home = model.device if device is None else resolve_device(device)
+    moved = home.type != model.device.type or home.index not in (None, model.device.index)
+    module = copy.deepcopy(model.module).to(home) if moved else model.module
+    with torch.inference_mode(False), evaluation_state(module), isolated_rng():
+        yield module, home
+
+
+def evaluation_batch_size(X: Tensor, batch_size: int | str) -> int:
+    """Samples a pass without gradients; "auto" goes by the size of a sample."""
+    if batch_size != "auto":
+        return int(batch_size)
+    fitting = _BATCH_NUMBERS // max(1, X[0].numel())
+    return int(np.clip(fitting, _SMALLEST_BATCH, _LARGEST_BATCH))
+
+
+def _with_row_noise(
+    function: Callable[[nn.Module, Tensor, torch.Generator], Tensor],
+    module: nn.Module,
+    X: Tensor,
+    row_seeds: Callable[[Tensor], list[int]],
+) -> Tensor:
+    noise = RowNoise(X, row_seeds)
+    before = [noise.generator.get_state(), *global_rng_states()]
+    with _RowNoiseMode(noise):
+        values = function(module, X, noise.generator)
+    after = [noise.generator.get_state(), *global_rng_states()]
+    if all(map(torch.equal, before, after)):
+        return values
+    # Numbers were drawn that cannot be given to rows one by one: each row has a pass of its own.
+    alone = []
+    for i, seed in enumerate(row_seeds(X)):
+        generator = torch.Generator(device=X.device).manual_seed(seed)
+        with isolated_rng(seed):
+            alone.append(function(module, X[i : i + 1], generator))
+    return torch.cat(alone)
+
+
+class _RowNoiseMode(TorchFunctionMode):
+    """Replaces what is drawn for a batch by what each row draws."""
+
+    def __init__(self, noise: RowNoise) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        drawn = self.noise.draw(function, args, kwargs) if function in RANDOM else None
+        return function(*args, **kwargs) if drawn is None else drawn
