@@ -208,7 +208,8 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
         if self.grouped:
             inputs = inputs.unflatten(0, (n_groups, group_size))
         module = self.likelihood_model_.module
-        norms = SquaredNorms(layer_layout(module, self.layers))
+        layout = layer_layout(module, self.layers)
+        norms = SquaredNorms(layout)
         engine = GradientEngine(
             module,
             log_likelihood=self.log_likelihood,
@@ -218,6 +219,7 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
             device=resolve_device(self.device),
             random_state=self._seed,
             grouped=self.grouped,
+            parameters=layout.slots,
         )
         log_likelihoods = engine.run(inputs, norms)
         features = norms.result()

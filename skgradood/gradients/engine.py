@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from collections.abc import Collection
 from numbers import Integral
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from skgradood.gradients.capture import CaptureStrategy
 from skgradood.gradients.errors import EngineWarning, LogLikelihoodError, StrategyRefused
 from skgradood.gradients.func import FuncStrategy
-from skgradood.gradients.layers import check_module, layer_layout
+from skgradood.gradients.layers import check_module, layer_layout, trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood, LogLikelihoodFunction
 from skgradood.gradients.loop import LoopStrategy
 from skgradood.gradients.reducers import Both, Reducer, SquaredNorms
@@ -58,6 +59,9 @@ class GradientEngine:
     grouped : bool, default=False
         Whether X holds groups of samples, (n, B, ...): the gradient of a row is then the sum of
         its samples' gradients.
+    parameters : collection of str or None, default=None
+        Names of the parameters whose gradients are wanted; nothing is computed for the others,
+        and a reducer does not hear of them. None: all that require grad.
 
     Attributes
     ----------
@@ -76,9 +80,16 @@ class GradientEngine:
         device: str | torch.device | None = None,
         random_state: int | None = None,
         grouped: bool = False,
+        parameters: Collection[str] | None = None,
     ) -> None:
         _check_options(module, engine, batch_size)
-        self.log_likelihood = LogLikelihood(log_likelihood, random_state or 0, grouped=grouped)
+        self.parameters = _selection(module, parameters)
+        self.log_likelihood = LogLikelihood(
+            log_likelihood,
+            random_state or 0,
+            grouped=grouped,
+            may_be_constant=self.parameters is not None,
+        )
         self.log_likelihood.check(module)
         home = next((p.device for p in module.parameters()), torch.device("cpu"))
         self.device = home if device is None else torch.device(device)
@@ -111,7 +122,11 @@ class GradientEngine:
         """
         values: list[np.ndarray] = []
         start, size = 0, self._first_batch_size(X)
-        with torch.inference_mode(False), evaluation_state(self.module), isolated_rng():
+        with (
+            torch.inference_mode(False),
+            evaluation_state(self.module, self.parameters),
+            isolated_rng(),
+        ):
             # A tensor made in inference mode cannot be saved for backward; a copy can.
             X = X.clone() if X.is_inference() else X.detach()
             while start < len(X):
@@ -194,3 +209,17 @@ def _check_options(module: Any, engine: str, batch_size: int | str) -> None:
         raise ValueError(f"engine must be one of {sorted(ENGINES)}; got {engine!r}")
     if batch_size != "auto" and not (isinstance(batch_size, Integral) and batch_size >= 1):
         raise ValueError(f"batch_size must be a positive integer or 'auto'; got {batch_size!r}")
+
+
+def _selection(module: nn.Module, parameters: Collection[str] | None) -> frozenset[str] | None:
+    """The parameters that are wanted, or None for all."""
+    known = trainable_parameters(module)
+    if parameters is None or known.keys() == set(parameters):
+        return None
+    wanted = frozenset(parameters)
+    if not wanted or not wanted < known.keys():
+        raise ValueError(
+            f"parameters must name some of the parameters of {type(module).__name__} that require "
+            f"grad, {list(known)}; got {sorted(wanted)}"
+        )
+    return wanted

@@ -27,6 +27,9 @@ class LogLikelihood:
         Mixed into the seed of every row's noise.
     grouped : bool, default=False
         Whether a row is a group of samples, (B, ...), whose log-likelihoods are added.
+    may_be_constant : bool, default=False
+        Whether it may depend on no parameter that requires grad: where only some are asked
+        about, their gradients are then zero. Otherwise this is an error.
     """
 
     def __init__(
@@ -35,10 +38,12 @@ class LogLikelihood:
         random_state: int = 0,
         *,
         grouped: bool = False,
+        may_be_constant: bool = False,
     ) -> None:
         self.log_likelihood = log_likelihood
         self.random_state = random_state
         self.grouped = grouped
+        self.may_be_constant = may_be_constant
 
     @property
     def description(self) -> str:
@@ -118,13 +123,14 @@ def _as_bytes(X: Tensor) -> np.ndarray:
     return X.detach().cpu().contiguous().reshape(len(X), -1).view(torch.uint8).numpy()
 
 
-def check_differentiable(values: Tensor, log_likelihood: LogLikelihood, module: nn.Module) -> None:
-    """Raise ValueError if log-likelihoods do not depend on any trainable parameter."""
-    if not values.requires_grad:
+def is_differentiable(values: Tensor, log_likelihood: LogLikelihood, module: nn.Module) -> bool:
+    """Whether log-likelihoods depend on a trainable parameter; ValueError where they must."""
+    if not values.requires_grad and not log_likelihood.may_be_constant:
         raise ValueError(
             f"{log_likelihood.description} of {type(module).__name__} does not depend on any "
             "parameter that requires grad; is it computed under torch.no_grad(), or detached?"
         )
+    return values.requires_grad
 
 
 def _takes_generator(method: Callable) -> bool:

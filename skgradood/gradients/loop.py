@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from skgradood.gradients.contributions import Contribution, DenseContribution
 from skgradood.gradients.layer_gradient import LayerGradient
 from skgradood.gradients.layers import trainable_parameters
-from skgradood.gradients.likelihood import check_differentiable
+from skgradood.gradients.likelihood import is_differentiable
 from skgradood.gradients.reducers import Reducer
 from skgradood.gradients.state import isolated_rng
 from skgradood.gradients.strategy import Strategy
@@ -27,10 +29,11 @@ class LoopStrategy(Strategy):
             generator = torch.Generator(device=X.device).manual_seed(seed)
             with isolated_rng(seed), torch.enable_grad():
                 value = self.log_likelihood(self.module, X[i : i + 1], generator)
-                check_differentiable(value, self.log_likelihood, self.module)
-                gradients = torch.autograd.grad(
-                    value.sum(), list(parameters.values()), allow_unused=True
-                )
+                gradients: Sequence[Tensor | None] = [None] * len(parameters)
+                if is_differentiable(value, self.log_likelihood, self.module):
+                    gradients = torch.autograd.grad(
+                        value.sum(), list(parameters.values()), allow_unused=True
+                    )
             values.append(value.detach())
             emit_dense(parameters, [g if g is None else g[None] for g in gradients], i, 1, reducer)
         return torch.cat(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,8 @@ def layer_gradient_norms(
     ValueError
         If X is empty, an option is unknown, or no parameter influences the log-likelihood.
     """
-    reducer = SquaredNorms(layer_layout(module, layers))
+    layout = layer_layout(module, layers)
+    reducer = SquaredNorms(layout)
     per_sample_gradients(
         module,
         X,
@@ -89,6 +91,7 @@ def layer_gradient_norms(
         device=device,
         random_state=random_state,
         grouped=grouped,
+        parameters=layout.slots,
     )
     return reducer.result()
 
@@ -105,6 +108,7 @@ def per_sample_gradients(
     device: str | torch.device | None = None,
     random_state: int | None = None,
     grouped: bool = False,
+    parameters: Collection[str] | None = None,
 ) -> np.ndarray:
     """Stream every layer's per-sample gradients through a reducer.
 
@@ -114,6 +118,9 @@ def per_sample_gradients(
         See :func:`layer_gradient_norms`.
     reducer : Reducer
         Receives a ``LayerGradient`` for each parameter tensor while the backward pass runs.
+    parameters : collection of str or None, default=None
+        Names of the parameters whose gradients are wanted; nothing is computed for the others.
+        None: all that require grad.
 
     Returns
     -------
@@ -132,5 +139,6 @@ def per_sample_gradients(
         device=device,
         random_state=random_state,
         grouped=grouped,
+        parameters=parameters,
     )
     return gradient_engine.run(samples, reducer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -39,27 +39,33 @@ def global_rng_states() -> list[torch.Tensor]:
 
 
 @contextmanager
-def evaluation_state(module: nn.Module) -> Iterator[None]:
+def evaluation_state(module: nn.Module, parameters: Container[str] | None = None) -> Iterator[None]:
     """Put a module into ``eval()`` for a block; restore all that is seen of it afterwards.
 
     Parameters
     ----------
     module : nn.Module
         The user's module. Whatever the block does to mode flags, to parameters and buffers (their
-        values, or the objects themselves) and to ``grad`` is undone, also after an exception.
-        Some flows initialise themselves from the first batch they see: a copy of all values is
-        kept meanwhile.
+        values, or the objects themselves), to ``grad`` and to ``requires_grad`` is undone, also
+        after an exception. Some flows initialise themselves from the first batch they see: a
+        copy of all values is kept meanwhile.
+    parameters : container of str, optional
+        Names of the parameters that are differentiated in the block: the others do not require
+        grad there, so that nobody computes what nobody asked for. None keeps all.
     """
     children = list(module.modules())
     modes = [child.training for child in children]
     members = [(dict(child._parameters), dict(child._buffers)) for child in children]
     tensors = [*module.parameters(), *module.buffers()]
     values = [_Value(tensor) for tensor in tensors]
-    gradients = [(parameter, parameter.grad) for parameter in module.parameters()]
+    gradients = [(p, p.grad, p.requires_grad) for p in module.parameters()]
     try:
         # Set directly: a user's own train() may do more than set flags, and is not undone.
         for child in children:
             child.training = False
+        for name, parameter in module.named_parameters():
+            if parameters is not None and name not in parameters and parameter.requires_grad:
+                parameter.requires_grad = False
         yield
     finally:
         for child, training, (parameters, buffers) in zip(children, modes, members, strict=True):
@@ -68,9 +74,11 @@ def evaluation_state(module: nn.Module) -> Iterator[None]:
             _refill(child._buffers, buffers)
         for value in values:
             value.restore()
-        for parameter, gradient in gradients:
+        for parameter, gradient, requires_grad in gradients:
             if parameter.grad is not gradient:
                 parameter.grad = gradient
+            if parameter.requires_grad != requires_grad:
+                parameter.requires_grad = requires_grad
 
 
 class _Value:

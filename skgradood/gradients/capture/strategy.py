@@ -13,7 +13,7 @@ from skgradood.gradients.capture.recorder import Recorder
 from skgradood.gradients.capture.rules import RULES
 from skgradood.gradients.errors import StrategyRefused
 from skgradood.gradients.layers import trainable_parameters
-from skgradood.gradients.likelihood import LogLikelihood, check_differentiable
+from skgradood.gradients.likelihood import LogLikelihood, is_differentiable
 from skgradood.gradients.reducers import Reducer
 from skgradood.gradients.state import global_rng_states
 from skgradood.gradients.strategy import Strategy
@@ -49,9 +49,8 @@ class CaptureStrategy(Strategy):
                     "the log-likelihood draws random numbers that cannot be given to rows one by "
                     "one, so a row's result would depend on its neighbours"
                 )
-            check_differentiable(values, self.log_likelihood, self.module)
-            refuse_leaves(values, recorder.parameters)
-            torch.autograd.grad(values.sum(), mode.anchor, allow_unused=True)
+            if is_differentiable(values, self.log_likelihood, self.module):
+                differentiate(values, mode.anchor, recorder.parameters)
         with torch.no_grad():
             recorder.finish()
         return values.detach()
@@ -67,23 +66,22 @@ class CaptureStrategy(Strategy):
         return values
 
 
-def refuse_leaves(values: Tensor, parameters: dict[str, nn.Parameter]) -> None:
-    """Refuse a graph in which a parameter can still be reached: some use of it was not seen.
+def differentiate(values: Tensor, anchor: Tensor, parameters: dict[str, nn.Parameter]) -> None:
+    """Run the backward pass through all cuts.
 
-    A user's autograd function may read a parameter's plain values in its forward, where nothing
-    tells that a gradient belongs to it.
+    Raises
+    ------
+    StrategyRefused
+        If it reaches a parameter, some use of which was then not seen: a user's autograd function
+        may read a parameter's plain values in its forward, where nothing tells that a gradient
+        belongs to it.
     """
-    names = {id(parameter): name for name, parameter in parameters.items()}
-    seen, waiting = set(), [values.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        name = names.get(id(getattr(node, "variable", None)))
-        if name is not None:
+    _, *reached = torch.autograd.grad(
+        values.sum(), [anchor, *parameters.values()], allow_unused=True
+    )
+    for name, gradient in zip(parameters, reached, strict=True):
+        if gradient is not None:
             raise StrategyRefused(f"a use of the parameter {name!r} cannot be watched")
-        waiting += [following for following, _ in node.next_functions]
 
 
 def _same(before: list[Tensor], after: list[Tensor]) -> bool:
