@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +24,31 @@ _PIECE = 256
 
 # A Gram norm that is a smaller share of its absolute terms than this has lost over three digits.
 _LEAST_GRAM_SHARE = 2e-3
+
+
+class Factors(NamedTuple):
+    """Gradients as products over positions, without forming them.
+
+    A weight, viewed as a matrix of its first dimension against all others, has the gradient
+    G[(b, p), q] = Σ_t left[b, p, t] right[b, q, t], for b groups of channels.
+
+    Attributes
+    ----------
+    left : Tensor of shape (m, b, p, positions)
+        Output gradients of a linear map or convolution; input of a transposed one.
+    right : Tensor of shape (m, b, q, positions)
+        Activations, or their patches under a kernel; the other way round if transposed.
+    """
+
+    left: Tensor
+    right: Tensor
+
+
+class FactorLayout(NamedTuple):
+    """Groups of channels, and positions, of a gradient that is a sum of products."""
+
+    groups: int
+    positions: int
 
 
 class Contribution(ABC):
@@ -51,6 +77,14 @@ class Contribution(ABC):
     def numbers_a_row(self) -> int:
         """Numbers that one sample's dense gradient takes on the way."""
         return math.prod(self.shape)
+
+    def factor_layout(self) -> FactorLayout | None:
+        """Layout of `factors`; None where the gradient is no sum of products."""
+        return None
+
+    def factors(self, rows: slice) -> Factors:
+        """The factors for the samples in ``rows``, where there is a layout."""
+        raise NotImplementedError(f"{type(self).__name__} is no sum of products")
 
 
 def row_blocks(n: int, numbers_a_row: int) -> list[slice]:
@@ -124,6 +158,19 @@ class OuterContribution(Contribution):
         a, g = self.activations[rows], self.output_gradients[rows]
         product = a.mT @ g if self.transposed else g.mT @ a
         return product.reshape(len(product), *self.shape)
+
+    def factor_layout(self) -> FactorLayout | None:
+        _, positions, width = self._left().shape
+        return FactorLayout(1, positions) if self.shape[:1] == (width,) else None
+
+    def factors(self, rows: slice) -> Factors:
+        left, right = self._left(), self.activations
+        if self.transposed:
+            right = self.output_gradients
+        return Factors(left[rows].mT[:, None], right[rows].mT[:, None])
+
+    def _left(self) -> Tensor:
+        return self.activations if self.transposed else self.output_gradients
 
     def squared_norm(self) -> Tensor:
         _, positions, n_in = self.activations.shape

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from skgradood.gradients.contributions import (
     Contribution,
+    FactorLayout,
+    Factors,
     dense_where_distrusted,
     gram_norm,
     row_blocks,
@@ -79,6 +81,14 @@ class ConvolutionContribution(Contribution):
 
     def numbers_a_row(self) -> int:
         return self._ways[self._cheapest(self._DENSE)].numbers
+
+    def factor_layout(self) -> FactorLayout:
+        positions = self.patched.shape[1] * math.prod(self.pointwise.shape[3:])
+        return FactorLayout(self.geometry.groups, positions)
+
+    def factors(self, rows: slice) -> Factors:
+        patches, points = self._factors(rows)
+        return Factors(points, patches)
 
     def _cheapest(self, names: Iterable[str]) -> str:
         return min(names, key=lambda name: self._ways[name].microseconds)

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from skgradood.gradients.contributions import Contribution, row_blocks, sum_of_squares
+from skgradood.gradients.contributions import (
+    Contribution,
+    DenseContribution,
+    FactorLayout,
+    Factors,
+    row_blocks,
+    sum_of_squares,
+)
 
 
 @dataclass
@@ -57,6 +64,32 @@ class LayerGradient:
         for contribution in self.contributions[1:]:
             total = total + contribution.dense(rows)
         return total
+
+    def pieces(self) -> Iterator[LayerGradient]:
+        """The same gradients formed, in blocks of rows that fit the cache.
+
+        For several readers of one layer: each block is formed once, and may be read often.
+        """
+        for rows, block in self.blocks():
+            yield LayerGradient(
+                self.name,
+                self.shape,
+                len(block),
+                self.dtype,
+                self.device,
+                [DenseContribution(block)],
+                self.start + rows.start,
+            )
+
+    def factor_layout(self) -> FactorLayout | None:
+        """Layout of `factors`; None where the gradient is not one sum of products."""
+        if len(self.contributions) != 1:
+            return None
+        return self.contributions[0].factor_layout()
+
+    def factors(self, rows: slice = slice(None)) -> Factors:
+        """Factors of those products for the samples in ``rows``, where there is a layout."""
+        return self.contributions[0].factors(rows)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Dense gradients of blocks of rows that fit the cache: ``(rows, (m, *shape))``."""

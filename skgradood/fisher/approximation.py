@@ -1,0 +1,168 @@
+"""What the approximations of a Fisher matrix have in common: sums in, quadratic forms out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from skgradood.gradients import LayerGradient
+
+BASES = ("gradients", "activations")
+DAMPING_SCALES = ("mean", "absolute")
+
+Same = TypeVar("Same", bound="Approximation")
+
+
+@dataclass(frozen=True)
+class FisherOptions:
+    """Options of all approximations; each reads those that concern it.
+
+    Attributes
+    ----------
+    damping : float
+        Added to every eigenvalue before it is inverted; 0 is the pseudo-inverse.
+    damping_scale : {"mean", "absolute"}
+        Whether ``damping`` is a multiple of the tensor's mean eigenvalue, or in its unit.
+    basis : {"gradients", "activations"}
+        Where eigenbases come from: second moments of gradients, E[G Gᵀ] and E[Gᵀ G], or of
+        activations and output gradients.
+    max_factor_size : int
+        Largest second mode of a convolution, see `mode_sizes`. Any other mode that is larger is
+        not rotated.
+    max_block_size : int
+        Largest tensor that "block" takes.
+    sketch_size : int
+        Most coordinates of a sketch.
+    random_state : int
+        Seed of the sketches.
+    """
+
+    damping: float = 1e-3
+    damping_scale: str = "mean"
+    basis: str = "gradients"
+    max_factor_size: int = 1024
+    max_block_size: int = 2048
+    sketch_size: int = 256
+    random_state: int = 0
+
+    def damped(self, eigenvalues: Tensor) -> Tensor:
+        """Eigenvalues with damping; those of dead coordinates stay zero without it."""
+        scale = eigenvalues.mean() if self.damping_scale == "mean" else 1.0
+        return eigenvalues + self.damping * scale
+
+
+class Approximation(ABC):
+    """Approximation of the Fisher matrix E[g gᵀ] of one parameter tensor, from sums over samples.
+
+    Stream the gradients of the same samples through `update`, and call `finalize` after each
+    pass until `complete`. Sums over disjoint samples `merge`.
+
+    Parameters
+    ----------
+    name : str
+        The parameter's name.
+    shape : sequence of int
+        The parameter's shape.
+    options : FisherOptions
+        How to approximate.
+
+    Attributes
+    ----------
+    n_samples : int
+        Samples in the sums.
+    sums : dict of str to Tensor
+        Sums over the samples of the current pass, float64.
+    complete : bool
+        Whether no further pass is needed, and quadratic forms can be asked for.
+    """
+
+    key: ClassVar[str]
+
+    def __init__(self, name: str, shape: tuple[int, ...], options: FisherOptions) -> None:
+        self.name = name
+        self.shape = tuple(shape)
+        self.options = options
+        self.n_samples = 0
+        self.sums: dict[str, Tensor] = {}
+        self.complete = False
+
+    def update(self, gradient: LayerGradient) -> None:
+        """Add the samples of a batch to the sums."""
+        self.n_samples += gradient.n
+        if gradient.contributions:
+            for name, value in self._terms(gradient).items():
+                self._add(name, value)
+
+    def merge(self: Same, other: Same) -> None:
+        """Add the sums of another approximation of the same tensor, in the same pass."""
+        self.n_samples += other.n_samples
+        for name, value in other.sums.items():
+            self._add(name, value)
+
+    def blank(self: Same) -> Same:
+        """The same approximation in the same pass, with sums of no samples."""
+        copy = object.__new__(type(self))
+        vars(copy).update(vars(self), n_samples=0, sums={})
+        return copy
+
+    @abstractmethod
+    def _terms(self, gradient: LayerGradient) -> dict[str, Tensor]:
+        """What the samples of a batch add to the sums."""
+
+    @abstractmethod
+    def finalize(self) -> None:
+        """End a pass over the samples."""
+
+    @abstractmethod
+    def quadratic_form(self, gradient: LayerGradient) -> Tensor:
+        """gᵀ F⁻¹ g with the damped inverse, (n,) float64."""
+
+    @abstractmethod
+    def whitened(self, gradients: Tensor) -> Tensor:
+        """F^(-1/2) g with the symmetric root, (m, *shape) from (m, *shape).
+
+        Raises
+        ------
+        ValueError
+            If the approximation does not live on the parameter's own coordinates.
+        """
+
+    @abstractmethod
+    def effective_dim(self) -> float:
+        """Σ λ/(λ + δ): what the form is on average; the live coordinates, without damping."""
+
+    @abstractmethod
+    def trace(self) -> float:
+        """Trace of the undamped approximation."""
+
+    def sums_read_factors(self, gradient: LayerGradient) -> bool:
+        """Whether `update` is quicker from this gradient's factors than from itself, formed."""
+        return False
+
+    def form_reads_factors(self, gradient: LayerGradient) -> bool:
+        """Whether `quadratic_form` is quicker from its factors."""
+        return False
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Everything that makes the approximation: plain values and tensors."""
+        return dict(vars(self))
+
+    @state.setter
+    def state(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+
+    def _add(self, name: str, value: Tensor) -> None:
+        value = value.double()
+        so_far = self.sums.get(name)
+        self.sums[name] = value if so_far is None else so_far.to(value.device) + value
+
+    def _mean(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Mean over all samples, float64; zero where nothing was added."""
+        total = self.sums.get(name, torch.zeros(shape, dtype=torch.float64))
+        return total.reshape(shape) / max(1, self.n_samples)

@@ -1,0 +1,98 @@
+"""Orthonormal bases of parameter tensors that are products of one basis a mode."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from skgradood.gradients.contributions import Factors
+
+
+@dataclass(frozen=True)
+class KroneckerBasis:
+    """The basis U₁ ⊗ … ⊗ U_k of tensors with modes of given sizes.
+
+    Attributes
+    ----------
+    sizes : tuple of int
+        Sizes of the modes.
+    vectors : tuple of (Tensor or None)
+        Basis vectors of each mode as columns, (size, size) or fewer columns; None for a mode
+        that is left as it is.
+    """
+
+    sizes: tuple[int, ...]
+    vectors: tuple[Tensor | None, ...]
+
+    def rotate(self, gradients: Tensor) -> Tensor:
+        """Coordinates (m, *sizes) of gradients (m, ...)."""
+        result = gradients.reshape(len(gradients), *self.sizes)
+        for mode, vectors in enumerate(self.vectors):
+            if vectors is not None:
+                result = _along(result, mode, vectors)
+        return result
+
+    def rotate_back(self, coordinates: Tensor) -> Tensor:
+        """Gradients (m, *sizes) of coordinates (m, ...)."""
+        result = coordinates
+        for mode, vectors in enumerate(self.vectors):
+            if vectors is not None:
+                result = _along(result, mode, vectors.mT)
+        return result
+
+    def rotate_factors(self, factors: Factors) -> Factors:
+        """Factors of the coordinates, for gradients without groups of channels."""
+        left, right = factors
+        first, *others = self.vectors
+        if first is not None:
+            left = _as(first, left).mT @ left
+        if all(vectors is None for vectors in others):
+            return Factors(left, right)
+        m, groups, _, positions = right.shape
+        modes = right.reshape(m * groups, *self.sizes[1:], positions)
+        for mode, vectors in enumerate(others):
+            if vectors is not None:
+                modes = _along(modes, mode, vectors)
+        return Factors(left, modes.reshape(m, groups, -1, positions))
+
+    def products(self) -> int:
+        """Multiplications that rotating one formed gradient takes."""
+        return math.prod(self.sizes) * sum(self._rotated())
+
+    def products_of_factors(self, positions: int) -> int:
+        """Multiplications that rotating one sample's factors and joining them takes."""
+        first, *others = self._rotated()
+        q = math.prod(self.sizes[1:])
+        return positions * (self.sizes[0] * first + q * sum(others))
+
+    def to(self, like: Tensor) -> KroneckerBasis:
+        """The basis in another dtype, or on another device."""
+        vectors = (v if v is None else _as(v, like) for v in self.vectors)
+        return KroneckerBasis(self.sizes, tuple(vectors))
+
+    def _rotated(self) -> list[int]:
+        return [0 if vectors is None else vectors.shape[1] for vectors in self.vectors]
+
+
+def _along(gradients: Tensor, mode: int, vectors: Tensor) -> Tensor:
+    """Contract mode ``mode`` of (m, *sizes) with the rows of (size, k)."""
+    vectors = _as(vectors, gradients)
+    dim = mode + 1
+    if dim == gradients.ndim - 1:
+        return gradients @ vectors
+    before, after = gradients.shape[:dim], gradients.shape[dim + 1 :]
+    matrices = gradients.reshape(-1, gradients.shape[dim], math.prod(after))
+    return (vectors.mT @ matrices).reshape(*before, vectors.shape[1], *after)
+
+
+def _as(tensor: Tensor, like: Tensor) -> Tensor:
+    return tensor.to(device=like.device, dtype=like.dtype)
+
+
+def eigenbasis(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending and not negative, and eigenvectors of a symmetric matrix; float64."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    return values.clamp_min(0), vectors

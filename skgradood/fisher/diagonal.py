@@ -1,0 +1,63 @@
+"""Approximations without rotation: none at all, and the diagonal."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from skgradood.fisher.approximation import Approximation, FisherOptions
+from skgradood.fisher.basis import KroneckerBasis
+from skgradood.fisher.rotated import Rotated
+from skgradood.gradients import LayerGradient
+
+
+class Identity(Approximation):
+    """The identity in place of the Fisher matrix: the quadratic form is the squared norm."""
+
+    key = "identity"
+
+    def __init__(self, name: str, shape: tuple[int, ...], options: FisherOptions) -> None:
+        super().__init__(name, shape, options)
+        self.complete = True
+
+    def _terms(self, gradient: LayerGradient) -> dict[str, Tensor]:
+        return {}
+
+    def finalize(self) -> None:
+        self.complete = True
+
+    def quadratic_form(self, gradient: LayerGradient) -> Tensor:
+        return gradient.squared_norm()
+
+    def whitened(self, gradients: Tensor) -> Tensor:
+        return gradients
+
+    def effective_dim(self) -> float:
+        return self.trace()
+
+    def trace(self) -> float:
+        return float(math.prod(self.shape))
+
+
+class Diagonal(Rotated):
+    """The diagonal E[g²] of the Fisher matrix (ROSE's cheaper form)."""
+
+    key = "diagonal"
+
+    def __init__(self, name: str, shape: tuple[int, ...], options: FisherOptions) -> None:
+        super().__init__(name, shape, options)
+        sizes = (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (math.prod(shape),)
+        self.basis = KroneckerBasis(sizes, (None,) * len(sizes))
+
+    def form_reads_factors(self, gradient: LayerGradient) -> bool:
+        layout = gradient.factor_layout()
+        return layout == (1, 1) and len(self.basis.sizes) > 1
+
+    def _terms(self, gradient: LayerGradient) -> dict[str, Tensor]:
+        return {"squares": self._squares(gradient)}
+
+    def finalize(self) -> None:
+        # Nothing was rotated, so that a dead coordinate is exactly zero.
+        self.eigenvalues = self._mean("squares", self.basis.sizes)
+        self.complete = True

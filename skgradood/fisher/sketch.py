@@ -1,0 +1,89 @@
+"""The full second moments of a random projection."""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import torch
+from torch import Tensor
+
+from skgradood.fisher.approximation import FisherOptions
+from skgradood.fisher.basis import KroneckerBasis, eigenbasis
+from skgradood.fisher.rotated import Rotated, without_rounding
+from skgradood.fisher.views import mode_sizes
+from skgradood.gradients import LayerGradient
+from skgradood.gradients.contributions import sum_of_squares
+
+
+class Sketch(Rotated):
+    """The exact Fisher matrix of a seeded random projection S g of the gradient.
+
+    S is a Kronecker product of matrices with orthonormal rows in random directions, one a mode,
+    so that it costs little to store and to apply. The statistic (S g)ᵀ (S F Sᵀ)⁻¹ S g keeps all
+    correlations between the coordinates that remain.
+    """
+
+    key = "sketch"
+
+    def __init__(self, name: str, shape: tuple[int, ...], options: FisherOptions) -> None:
+        super().__init__(name, shape, options)
+        sizes = mode_sizes(shape, options.max_factor_size)
+        self.basis = _random_basis(sizes, options.sketch_size, _seed(name, options.random_state))
+        self.size = math.prod(v.shape[1] for v in self.basis.vectors if v is not None)
+        self.directions: Tensor | None = None
+
+    def _terms(self, gradient: LayerGradient) -> dict[str, Tensor]:
+        sketched = self._sketched(gradient)
+        return {"moments": sketched.mT @ sketched}
+
+    def finalize(self) -> None:
+        values, self.directions = eigenbasis(self._mean("moments", (self.size, self.size)))
+        self.eigenvalues = without_rounding(values)
+        self.complete = True
+
+    def quadratic_form(self, gradient: LayerGradient) -> Tensor:
+        if not gradient.contributions:
+            return torch.zeros(gradient.n, dtype=torch.float64, device=gradient.device)
+        sketched = self._sketched(gradient)
+        coordinates = sketched @ self.directions.to(sketched)
+        return sum_of_squares(coordinates * self._inverse_root().to(sketched))
+
+    def whitened(self, gradients: Tensor) -> Tensor:
+        raise ValueError(
+            "a sketch has no channels: use approximation='identity', 'diagonal', 'kfac', 'ekfac' "
+            "or 'block' with layers='channel'"
+        )
+
+    def form_reads_factors(self, gradient: LayerGradient) -> bool:
+        layout = gradient.factor_layout()
+        return layout is not None and layout.groups == 1 and len(self.basis.sizes) > 1
+
+    def sums_read_factors(self, gradient: LayerGradient) -> bool:
+        return self.form_reads_factors(gradient)
+
+    def _sketched(self, gradient: LayerGradient) -> Tensor:
+        """(n, size)."""
+        if not self.form_reads_factors(gradient):
+            return self.basis.rotate(gradient.dense()).flatten(1)
+        parts = [left @ right.mT for left, right in self._rotated_factors(gradient)]
+        return torch.cat(parts).flatten(1)
+
+
+def _random_basis(sizes: tuple[int, ...], size: int, seed: int) -> KroneckerBasis:
+    """Random orthonormal columns for every mode, ``size`` products of them at most."""
+    generator = torch.Generator().manual_seed(seed)
+    vectors: dict[int, Tensor] = {}
+    left = size
+    # The smallest modes first: what they do not use is left to the others.
+    for mode in sorted(range(len(sizes)), key=lambda mode: sizes[mode]):
+        share = int(left ** (1 / (len(sizes) - len(vectors))) + 1e-9)
+        share = min(sizes[mode], max(1, share))
+        gaussian = torch.randn(sizes[mode], share, dtype=torch.float64, generator=generator)
+        vectors[mode] = torch.linalg.qr(gaussian).Q
+        left //= share
+    return KroneckerBasis(sizes, tuple(vectors[mode] for mode in range(len(sizes))))
+
+
+def _seed(name: str, random_state: int) -> int:
+    return zlib.crc32(f"{random_state}:{name}".encode())
