@@ -61,7 +61,7 @@ class ModeMoments:
     def _sum_of_blocks(
         self, gradient: LayerGradient, moments: Callable[[Factors], Moments]
     ) -> Moments:
-        groups, positions = gradient.factor_layout()
+        groups, positions = gradient.factor_layout() or (1, 1)
         numbers = positions * (self.sizes[0] + groups * math.prod(self.sizes[1:]))
         blocks = [moments(gradient.factors(rows)) for rows in row_blocks(gradient.n, numbers)]
         return [sum(matrices[1:], start=matrices[0]) for matrices in zip(*blocks, strict=True)]

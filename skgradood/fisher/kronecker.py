@@ -46,7 +46,8 @@ class KFAC(Rotated):
     def _terms(self, gradient: LayerGradient) -> dict[str, Tensor]:
         if self._reads_activations(gradient):
             kind, matrices = "activations", self._moments().of_activations(gradient)
-            n_terms = gradient.n * gradient.factor_layout().positions
+            _, positions = gradient.factor_layout() or (1, 1)
+            n_terms = gradient.n * positions
         else:
             kind, matrices = "gradients", self._moments().of_gradients(gradient)
             n_terms = gradient.n
@@ -124,22 +125,25 @@ class EKFAC(KFAC):
     key = "ekfac"
 
     def sums_read_factors(self, gradient: LayerGradient) -> bool:
-        if self.basis is None:
+        if not self._has_basis():
             return super().sums_read_factors(gradient)
         return self.form_reads_factors(gradient)
 
     def _terms(self, gradient: LayerGradient) -> dict[str, Tensor]:
-        if self.basis is None:
+        if not self._has_basis():
             return super()._terms(gradient)
         return {"squares": self._squares(gradient)}
 
     def finalize(self) -> None:
-        if self.basis is None:
+        if not self._has_basis():
             self.basis, _ = self._diagonalised()
             self.n_samples, self.sums = 0, {}
         else:
             self.eigenvalues = without_rounding(self._mean("squares", self.sizes))
             self.complete = True
+
+    def _has_basis(self) -> bool:
+        return "basis" in vars(self)
 
 
 class Block(KFAC):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ class QuadraticForms:
             return
         members = self.approximations[gradient.name]
         if slot.split is not None:
-            self._update_channels(gradient, members)
+            self._update_channels(gradient, members, slot.split)
             return
         forming = [
             k for k, a in enumerate(members) if not (_is_norm(a) or a.form_reads_factors(gradient))
@@ -107,13 +107,18 @@ class QuadraticForms:
         rows = slice(gradient.start, gradient.start + gradient.n)
         self._forms[k, rows, self.layout.slots[gradient.name].columns] += forms[:, None]
 
-    def _update_channels(self, gradient: LayerGradient, members: Sequence[Approximation]) -> None:
-        slot = self.layout.slots[gradient.name]
+    def _update_channels(
+        self,
+        gradient: LayerGradient,
+        members: Sequence[Approximation],
+        split: Callable[[Tensor], Tensor],
+    ) -> None:
+        columns = self.layout.slots[gradient.name].columns
         for piece in _formed(gradient):
             rows = slice(piece.start, piece.start + piece.n)
             for k, approximation in enumerate(members):
                 squares = approximation.whitened(piece.dense()).double().square()
-                self._forms[k, rows, slot.columns] += slot.split(squares)
+                self._forms[k, rows, columns] += split(squares)
 
 
 def _is_norm(approximation: Approximation) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from skgradood.fisher.approximation import Approximation, FisherOptions
+from skgradood.fisher.approximation import Approximation
 from skgradood.fisher.basis import KroneckerBasis
 from skgradood.gradients import LayerGradient
 from skgradood.gradients.contributions import row_blocks, sum_of_squares
@@ -22,17 +22,15 @@ class Rotated(Approximation):
 
     Attributes
     ----------
-    basis : KroneckerBasis or None
+    basis : KroneckerBasis
         U, once it is known.
-    eigenvalues : Tensor of shape ``basis.sizes``, float64, or None
+    eigenvalues : Tensor of shape ``basis.sizes``, float64
         λ without damping, once complete. Coordinates in which no sample has a gradient, up to
         rounding, have zeros.
     """
 
-    def __init__(self, name: str, shape: tuple[int, ...], options: FisherOptions) -> None:
-        super().__init__(name, shape, options)
-        self.basis: KroneckerBasis | None = None
-        self.eigenvalues: Tensor | None = None
+    basis: KroneckerBasis
+    eigenvalues: Tensor
 
     def quadratic_form(self, gradient: LayerGradient) -> Tensor:
         if not gradient.contributions:
@@ -80,7 +78,7 @@ class Rotated(Approximation):
 
     def _rotated_factors(self, gradient: LayerGradient) -> Iterator[tuple[Tensor, Tensor]]:
         """Blocks of coordinates as factors left (m, p, t) and right (m, q, t)."""
-        positions = gradient.factor_layout().positions
+        _, positions = gradient.factor_layout() or (1, 1)
         sizes = self.basis.sizes
         numbers = sum(sizes)
         if positions > 1:

@@ -25,13 +25,13 @@ class Sketch(Rotated):
     """
 
     key = "sketch"
+    directions: Tensor
 
     def __init__(self, name: str, shape: tuple[int, ...], options: FisherOptions) -> None:
         super().__init__(name, shape, options)
         sizes = mode_sizes(shape, options.max_factor_size)
         self.basis = _random_basis(sizes, options.sketch_size, _seed(name, options.random_state))
         self.size = math.prod(v.shape[1] for v in self.basis.vectors if v is not None)
-        self.directions: Tensor | None = None
 
     def _terms(self, gradient: LayerGradient) -> dict[str, Tensor]:
         sketched = self._sketched(gradient)
