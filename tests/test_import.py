@@ -14,7 +14,7 @@ import skgradood
 # scikit-learn itself loads pandas and pyarrow where they are installed, so that what we do
 # about those two is seen only where they are missing.
 TABLES = {"pandas", "pyarrow"}
-EXTRAS = {"matplotlib", "PIL", "dask", "IPython"}
+EXTRAS = {"matplotlib", "PIL", "imagecodecs", "dask", "IPython"}
 HEAVY = {"torch", "skorch", "sklearn", "scipy", "numpy"}
 ALL_NAMES = "[getattr(skgradood, name) for name in skgradood.__all__]"
 

@@ -17,6 +17,7 @@ MAX_LINES = 400
 FLOORS = {
     "gradients": 0,
     "utils": 0,
+    "complexity": 0,
     "datasets": 0,
     "fisher": 1,
     "models": 2,
@@ -33,6 +34,7 @@ FLOORS = {
     "__main__": 5,
 }
 NEIGHBOURS = {
+    "complexity": {"utils"},
     "datasets": {"utils"},
     "model_selection": {"metrics"},
     "__main__": {"cli"},
@@ -41,7 +43,7 @@ NEIGHBOURS = {
 LIBRARIES = {"gradients": {"numpy", "torch"}, "fisher": {"numpy", "scipy", "torch"}}
 CORE = {"numpy", "scipy", "sklearn", "joblib", "torch", "skorch", "tqdm"}
 # Utilities and data are of use without a model, and torch takes seconds to import.
-NO_TORCH_AT_IMPORT = {"utils", "datasets"}
+NO_TORCH_AT_IMPORT = {"utils", "complexity", "datasets"}
 
 
 class Import(NamedTuple):
