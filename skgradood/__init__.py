@@ -11,7 +11,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skgradood.detectors import ChiSquareJointDensity, ConformalDetector
+    from skgradood.detectors import (
+        ChiSquareJointDensity,
+        ConformalDetector,
+        LikelihoodRatioDetector,
+        LogLikelihoodDetector,
+        TypicalityDetector,
+        WaicDetector,
+    )
     from skgradood.features import GradientNormTransformer
     from skgradood.gradients import layer_gradient_norms, layer_names
     from skgradood.models import GenerativeNet
@@ -24,6 +31,10 @@ __all__ = [
     "ConformalDetector",
     "GenerativeNet",
     "GradientNormTransformer",
+    "LikelihoodRatioDetector",
+    "LogLikelihoodDetector",
+    "TypicalityDetector",
+    "WaicDetector",
     "__version__",
     "layer_gradient_norms",
     "layer_names",
@@ -37,6 +48,10 @@ _HOMES = {
     "ConformalDetector": "skgradood.detectors",
     "GenerativeNet": "skgradood.models",
     "GradientNormTransformer": "skgradood.features",
+    "LikelihoodRatioDetector": "skgradood.detectors",
+    "LogLikelihoodDetector": "skgradood.detectors",
+    "TypicalityDetector": "skgradood.detectors",
+    "WaicDetector": "skgradood.detectors",
     "layer_gradient_norms": "skgradood.gradients",
     "layer_names": "skgradood.gradients",
     "make_detector": "skgradood.pipeline",

@@ -19,6 +19,10 @@ from skgradood import (
     ConformalDetector,
     GenerativeNet,
     GradientNormTransformer,
+    LikelihoodRatioDetector,
+    LogLikelihoodDetector,
+    TypicalityDetector,
+    WaicDetector,
 )
 from skgradood.models import DiagonalGaussian, RealNVP
 
@@ -38,6 +42,11 @@ ESTIMATORS = [
     GradientNormTransformer(row_net(), layers="module", engine="loop", random_state=0),
     ChiSquareJointDensity(),
     ChiSquareJointDensity(dependence="independent", tail="upper"),
+    LogLikelihoodDetector(row_net()),
+    TypicalityDetector(row_net()),
+    TypicalityDetector(row_net(), statistic="p_value"),
+    LikelihoodRatioDetector(row_net(), "perturbed", random_state=0),
+    WaicDetector(row_net(), n_estimators=2, random_state=0),
     ConformalDetector(ChiSquareJointDensity(marginal="normal"), random_state=0),
     ConformalDetector(IsolationForest(n_estimators=5, random_state=0), random_state=0),
 ]

@@ -1,6 +1,22 @@
 """Detectors: from features, or from any estimator's scores, to verdicts."""
 
+from skgradood.detectors._combined import CombinedDetector
 from skgradood.detectors._conformal import ConformalDetector
 from skgradood.detectors._joint_density import ChiSquareJointDensity
+from skgradood.detectors._likelihood import LogLikelihoodDetector, TypicalityDetector
+from skgradood.detectors._likelihood_ratio import LikelihoodRatioDetector
+from skgradood.detectors._rose import RoseDetector
+from skgradood.detectors._score_test import ScoreTestDetector
+from skgradood.detectors._waic import WaicDetector
 
-__all__ = ["ChiSquareJointDensity", "ConformalDetector"]
+__all__ = [
+    "ChiSquareJointDensity",
+    "CombinedDetector",
+    "ConformalDetector",
+    "LikelihoodRatioDetector",
+    "LogLikelihoodDetector",
+    "RoseDetector",
+    "ScoreTestDetector",
+    "TypicalityDetector",
+    "WaicDetector",
+]

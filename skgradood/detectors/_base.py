@@ -56,4 +56,9 @@ class Detector(OutlierMixin, BaseEstimator):
 def contamination_offset(scores: np.ndarray, contamination: float | str) -> float:
     """Choose the threshold below which a given share of the training scores lies."""
     share = _AUTO_CONTAMINATION if contamination == "auto" else float(contamination)
-    return float(np.quantile(scores, share))
+    finite = scores[np.isfinite(scores)]
+    if len(finite) in (0, len(scores)):
+        return float(np.quantile(scores, share))
+    # Between an infinite score and its neighbour there is nothing to interpolate, and a score of
+    # -inf lies below the threshold however many there are.
+    return max(float(np.quantile(scores, share, method="higher")), float(finite.min()))

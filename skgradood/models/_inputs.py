@@ -72,10 +72,11 @@ def as_module_input(samples: np.ndarray, module: nn.Module, *, name: str = "X") 
         As `check_input_kind`.
     """
     check_input_kind(samples, module, name=name)
+    if any(stride < 0 for stride in samples.strides):  # torch reads no array backwards
+        samples = samples.copy()
     kind = getattr(module, "input_kind", None)
     is_image = samples.ndim == 4 and samples.dtype == np.uint8
     if kind == "image" or (kind is None and is_image):
         # torch warns of memory that it must not write to, such as a read-only memory map.
         return torch.from_numpy(np.require(samples, requirements=["C", "W"]))
-    # torch does not take arrays that are read backwards.
-    return torch.tensor(np.ascontiguousarray(samples), dtype=parameter_dtype(module))
+    return torch.tensor(samples, dtype=parameter_dtype(module))

@@ -81,6 +81,14 @@ def test_preparing_never_changes_the_users_array(X, images):
     np.testing.assert_array_equal(X, np.random.default_rng(0).normal(size=(30, 3)))
 
 
+def test_arrays_that_are_read_backwards_are_taken(X, images):
+    rows = fit_likelihood(DiagonalGaussian((3,)).double(), X)
+    of_images = fit_likelihood(VAE((1, 8, 9)), images)
+    for n in (1, 4):
+        np.testing.assert_array_equal(rows.prepare(X[:n][::-1]), X[:n][::-1])
+        np.testing.assert_array_equal(of_images.prepare(images[:n][::-1])[:, 0], images[:n][::-1])
+
+
 @pytest.mark.parametrize(
     "estimator", [LogisticRegression(), FrozenEstimator(LogisticRegression()), VAE, "vae"]
 )

@@ -1,0 +1,55 @@
+"""Models whose log-likelihoods are known, for the tests of detectors by likelihood."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.stats
+import torch
+from torch import nn
+
+from skgradood.models import DiagonalGaussian
+
+
+def gaussian(mean, scale):
+    """A DiagonalGaussian with given moments, in float64."""
+    module = DiagonalGaussian((len(mean),)).double()
+    with torch.no_grad():
+        module.mean.copy_(torch.as_tensor(np.array(mean)))
+        module.log_scale.copy_(torch.as_tensor(np.log(scale)))
+    return module
+
+
+def gaussian_log_prob(X, mean, scale):
+    """The same log-density by SciPy, (n,) nats."""
+    return scipy.stats.norm(mean, scale).logpdf(X).sum(axis=1)
+
+
+class Given(nn.Module):
+    """Rows of a first column that is the log-likelihood itself; some values stand for others."""
+
+    STANDS_FOR = {101.0: -np.inf, 102.0: np.inf, 103.0: np.nan}
+    input_kind = "continuous"
+
+    def __init__(self, column=0):
+        super().__init__()
+        self.column = column
+        self.anchor = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def log_prob(self, X):
+        values = X[:, self.column] + 0 * self.anchor
+        for sign, value in self.STANDS_FOR.items():
+            values = torch.where(X[:, self.column] == sign, value, values)
+        return values
+
+
+class PixelTable(nn.Module):
+    """Independent pixels with one table of 256 log-probabilities."""
+
+    input_kind = "image"
+
+    def __init__(self, log_probabilities):
+        super().__init__()
+        self.table = nn.Parameter(torch.as_tensor(log_probabilities, dtype=torch.float64))
+
+    def log_prob(self, X):
+        return self.table[X.long()].flatten(1).sum(dim=1)
