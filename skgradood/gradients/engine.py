@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skgradood.gradients.batching import Feeder, fitting_batch_size, row_memory
 from skgradood.gradients.capture import CaptureStrategy
 from skgradood.gradients.errors import EngineWarning, LogLikelihoodError, StrategyRefused
 from skgradood.gradients.func import FuncStrategy
 from skgradood.gradients.layers import check_module, layer_layout, trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood, LogLikelihoodFunction
 from skgradood.gradients.loop import LoopStrategy
+from skgradood.gradients.precision import check_autocast
 from skgradood.gradients.reducers import Both, Reducer, SquaredNorms
 from skgradood.gradients.state import evaluation_state, isolated_rng
 from skgradood.gradients.strategy import Strategy
@@ -29,11 +31,8 @@ ENGINES = ("auto", *STRATEGIES)
 
 
 _LOGGER = logging.getLogger("skgradood.gradients")
+_UNMEASURED_BATCH = 16
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-# A batch of this many numbers keeps the activations of an image model near the cache.
-_BATCH_NUMBERS = 1 << 16
-_LARGEST_BATCH = 256
-_SMALLEST_BATCH = 16
 
 
 class GradientEngine:
@@ -48,7 +47,8 @@ class GradientEngine:
     engine : {"auto", "capture", "func", "loop"}, default="auto"
         "auto" tries the strategies in this order, and warns once when it falls back.
     batch_size : int or "auto", default="auto"
-        Rows a pass. Halved when memory runs out.
+        Rows a pass; "auto" chooses by the memory that a row needs and the device has. Halved when
+        memory runs out.
     verify : bool, default=True
         Compare two rows of the first batch with the loop.
     device : str, torch.device or None, default=None
@@ -59,6 +59,8 @@ class GradientEngine:
     grouped : bool, default=False
         Whether X holds groups of samples, (n, B, ...): the gradient of a row is then the sum of
         its samples' gradients.
+    autocast : {None, "bfloat16", "float16"}, default=None
+        See :func:`layer_gradient_norms`.
     parameters : collection of str or None, default=None
         Names of the parameters whose gradients are wanted; nothing is computed for the others,
         and a reducer does not hear of them. None: all that require grad.
@@ -80,15 +82,18 @@ class GradientEngine:
         device: str | torch.device | None = None,
         random_state: int | None = None,
         grouped: bool = False,
+        autocast: str | None = None,
         parameters: Collection[str] | None = None,
     ) -> None:
         _check_options(module, engine, batch_size)
+        check_autocast(autocast)
         self.parameters = _selection(module, parameters)
         self.log_likelihood = LogLikelihood(
             log_likelihood,
             random_state or 0,
             grouped=grouped,
             may_be_constant=self.parameters is not None,
+            autocast=autocast,
         )
         self.log_likelihood.check(module)
         home = next((p.device for p in module.parameters()), torch.device("cpu"))
@@ -120,8 +125,8 @@ class GradientEngine:
         ndarray of shape (n,), float64
             Log-likelihoods in nats.
         """
-        values: list[np.ndarray] = []
-        start, size = 0, self._first_batch_size(X)
+        values: list[Tensor] = []
+        start = 0
         with (
             torch.inference_mode(False),
             evaluation_state(self.module, self.parameters),
@@ -129,10 +134,11 @@ class GradientEngine:
         ):
             # A tensor made in inference mode cannot be saved for backward; a copy can.
             X = X.clone() if X.is_inference() else X.detach()
+            feeder, size = Feeder(X, self.device), self._first_batch_size(X)
             while start < len(X):
-                batch = X[start : start + size].to(self.device)
+                batch = feeder.take(start, size)
                 try:
-                    values.append(self._run_batch(batch, reducer).double().cpu().numpy())
+                    values.append(self._run_batch(batch, reducer))
                 except (RuntimeError, MemoryError) as error:
                     if len(batch) == 1 or not _is_out_of_memory(error):
                         raise
@@ -140,13 +146,21 @@ class GradientEngine:
                     _LOGGER.warning("out of memory at %d rows; going on with %d", len(batch), size)
                 else:
                     start += len(batch)
-        return np.concatenate(values)
+        # They leave the device once: until here nothing has waited for it.
+        return torch.cat(values).cpu().double().numpy()
 
     def _first_batch_size(self, X: Tensor) -> int:
         if self.batch_size != "auto":
             return int(self.batch_size)
-        fitting = _BATCH_NUMBERS // max(1, X[0].numel())
-        return int(np.clip(fitting, _SMALLEST_BATCH, _LARGEST_BATCH))
+        if len(X) == 1:
+            return 1
+        try:
+            memory = row_memory(self.module, self.log_likelihood, X[:2].to(self.device))
+        except Exception as error:
+            # Whatever it is, the strategies meet it, too, and know what to do.
+            _LOGGER.debug("memory of a row is not known: %s", error)
+            return 1 if _is_out_of_memory(error) else _UNMEASURED_BATCH
+        return fitting_batch_size(memory, self.device)
 
     def _run_batch(self, batch: Tensor, reducer: Reducer) -> Tensor:
         """One batch through the first strategy of the ladder that serves it."""

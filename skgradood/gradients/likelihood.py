@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from skgradood.gradients.errors import LogLikelihoodError
+from skgradood.gradients.precision import autocast_to
 
 LogLikelihoodFunction = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 
@@ -30,6 +31,8 @@ class LogLikelihood:
     may_be_constant : bool, default=False
         Whether it may depend on no parameter that requires grad: where only some are asked
         about, their gradients are then zero. Otherwise this is an error.
+    autocast : {None, "bfloat16", "float16"}, default=None
+        The lower precision in which it is computed where torch finds that safe.
     """
 
     def __init__(
@@ -39,11 +42,13 @@ class LogLikelihood:
         *,
         grouped: bool = False,
         may_be_constant: bool = False,
+        autocast: str | None = None,
     ) -> None:
         self.log_likelihood = log_likelihood
         self.random_state = random_state
         self.grouped = grouped
         self.may_be_constant = may_be_constant
+        self.autocast = autocast
 
     @property
     def description(self) -> str:
@@ -84,13 +89,14 @@ class LogLikelihood:
         return self._of_samples(module, X, generator)
 
     def _of_samples(self, module: nn.Module, X: Tensor, generator: torch.Generator) -> Tensor:
-        if not isinstance(self.log_likelihood, str):
-            values = self.log_likelihood(module, X, generator)
-        else:
-            method = getattr(module, self.log_likelihood)
-            values = method(X, generator=generator) if _takes_generator(method) else method(X)
+        with autocast_to(self.autocast, X.device):
+            if not isinstance(self.log_likelihood, str):
+                values = self.log_likelihood(module, X, generator)
+            else:
+                method = getattr(module, self.log_likelihood)
+                values = method(X, generator=generator) if _takes_generator(method) else method(X)
         self._check_values(module, values, len(X))
-        return values
+        return values if self.autocast is None or values.dtype == torch.float64 else values.float()
 
     def _check_values(self, module: nn.Module, values: Tensor, n: int) -> None:
         came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__

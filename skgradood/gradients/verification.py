@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,23 @@ from torch import Tensor, nn
 from skgradood.gradients.layers import layer_layout, trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood
 from skgradood.gradients.loop import LoopStrategy, emit_dense
+from skgradood.gradients.precision import AUTOCAST
 from skgradood.gradients.reducers import SquaredNorms
 
-_RELATIVE = {torch.float64: 1e-6}
-_RELATIVE_DEFAULT = 1e-3
+
+class _Tolerance(NamedTuple):
+    """How far results may differ: relatively, and by a share of a row's squared norm."""
+
+    relative: float
+    share: float
+
+
+def _tolerance(dtype: torch.dtype) -> _Tolerance:
+    eps = torch.finfo(dtype).eps
+    if dtype in AUTOCAST.values():
+        # Kernels for one row and for many round differently after every layer.
+        return _Tolerance(16 * eps, (4 * eps) ** 2)
+    return _Tolerance(1e-6 if dtype == torch.float64 else 1e-3, (64 * eps) ** 2)
 
 
 @dataclass(frozen=True)
@@ -41,8 +55,9 @@ def find_disagreement(
 ) -> Disagreement | None:
     """Compare a batch's results with those of its first and last row alone.
 
-    Log-likelihoods and squared norms must agree to 1e-3 relative (1e-6 in float64), the norms up
-    to rounding errors of the largest layer: a gradient that vanishes in theory is noise in both.
+    Log-likelihoods and squared norms must agree to 1e-3 relative (1e-6 in float64; 0.125 in
+    bfloat16 and 0.016 in float16, autocast or not), the norms up to rounding errors of the largest
+    layer: a gradient that vanishes in theory is noise in both.
 
     Kernels differ between batch sizes, and a rectifier whose input is zero up to rounding may be
     on in one and off in the other. So norms that differ, where log-likelihoods agree, are looked
@@ -64,20 +79,21 @@ def find_disagreement(
     rows = sorted({0, len(X) - 1})
     names = list(trainable_parameters(module))
     alone, values_alone = _norms_alone(module, log_likelihood, X[rows])
-    relative = _RELATIVE.get(values_alone.dtype, _RELATIVE_DEFAULT)
-    value_excess = (values[rows] - values_alone).abs() - relative * values_alone.abs().clamp_min(1)
+    autocast = log_likelihood.autocast
+    tolerance = _tolerance(values_alone.dtype if autocast is None else AUTOCAST[autocast])
+    allowed = tolerance.relative * values_alone.abs().clamp_min(1)
+    value_excess = (values[rows] - values_alone).abs() - allowed
     if (value_excess > 0).any():
         row = int(value_excess.argmax())
         return Disagreement(
             "the log-likelihood", rows[row], float(values[rows[row]]), float(values_alone[row])
         )
     came = squared_norms[rows]
-    rounding = (64 * torch.finfo(values_alone.dtype).eps) ** 2
-    excess = _excess(came, alone, relative, rounding)
+    excess = _excess(came, alone, tolerance)
     if not (excess > 0).any():
         return None
     in_batch = _norms_in_batch(module, log_likelihood, X, rows)
-    if not (_excess(came, in_batch, relative, rounding) > 0).any():
+    if not (_excess(came, in_batch, tolerance) > 0).any():
         return None
     row, column = divmod(int(excess.argmax()), excess.shape[1])
     return Disagreement(
@@ -88,9 +104,9 @@ def find_disagreement(
     )
 
 
-def _excess(came: Tensor, expected: Tensor, relative: float, rounding: float) -> Tensor:
+def _excess(came: Tensor, expected: Tensor, tolerance: _Tolerance) -> Tensor:
     """How far norms differ beyond what is allowed, relative to what is expected."""
-    allowed = relative * expected + rounding * expected.sum(1, keepdim=True)
+    allowed = tolerance.relative * expected + tolerance.share * expected.sum(1, keepdim=True)
     tiny = torch.finfo(torch.float64).tiny
     excess = ((came - expected).abs() - allowed) / expected.clamp_min(tiny)
     # NaN in both is agreement; NaN in one is not.

@@ -25,6 +25,7 @@ from skgradood.gradients.contributions import (
     OuterContribution,
 )
 from skgradood.gradients.convolution import ConvolutionContribution, ConvolutionGeometry
+from skgradood.gradients.precision import cast_operands, factor_of
 
 
 @dataclass(frozen=True)
@@ -97,19 +98,20 @@ class LinearCut(torch.autograd.Function):
     ) -> Tensor:
         ctx.weight, ctx.bias, ctx.axis, ctx.transposed = weight, bias, axis, transposed
         ctx.x_dtype = x.dtype
+        x, value, shift = cast_operands(x, weight.value, bias.value if bias else None)
         ctx.save_for_backward(x if weight.use else None)
-        matrix = weight.value.mT if transposed else weight.value
-        return F.linear(x, matrix, bias.value if bias else None)
+        return F.linear(x, value.mT if transposed else value, shift)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple:
         weight, bias, axis = ctx.weight, ctx.bias, ctx.axis
         (x,) = ctx.saved_tensors
-        gradients = axis.rows(gradient)
+        gradients = factor_of(axis.rows(gradient), weight.value)
         if weight.use:
             shape = weight.use.tensor.shape
-            weight.use.deliver(OuterContribution(axis.rows(x), gradients, shape, ctx.transposed))
+            rows = factor_of(axis.rows(x), weight.value)
+            weight.use.deliver(OuterContribution(rows, gradients, shape, ctx.transposed))
         if bias and bias.use:
             bias.use.deliver(
                 DenseContribution(gradients.sum(1).reshape(axis.n, *bias.use.tensor.shape))
@@ -117,7 +119,7 @@ class LinearCut(torch.autograd.Function):
         x_gradient = None
         if ctx.needs_input_grad[1]:
             matrix = weight.value.mT if ctx.transposed else weight.value
-            x_gradient = gradient @ matrix.conj()
+            x_gradient = (gradient @ matrix.to(gradient.dtype).conj()).to(ctx.x_dtype)
         return None, x_gradient, None, None, None, None
 
 
@@ -135,18 +137,13 @@ class ConvolutionCut(torch.autograd.Function):
         geometry: ConvolutionGeometry,
     ) -> Tensor:
         ctx.weight, ctx.bias, ctx.axis, ctx.geometry = weight, bias, axis, geometry
+        ctx.x_dtype = x.dtype
+        x, value, shift = cast_operands(x, weight.value, bias.value if bias else None)
         ctx.save_for_backward(x)
         return torch.convolution(
-            x,
-            weight.value,
-            bias.value if bias else None,
-            geometry.stride,
-            geometry.padding,
-            geometry.dilation,
-            geometry.transposed,
-            geometry.output_padding,
-            geometry.groups,
-        )
+            x, value, shift, geometry.stride, geometry.padding, geometry.dilation,
+            geometry.transposed, geometry.output_padding, geometry.groups,
+        )  # fmt: skip
 
     @staticmethod
     @once_differentiable
@@ -156,11 +153,14 @@ class ConvolutionCut(torch.autograd.Function):
         x_gradient = None
         if ctx.needs_input_grad[1]:
             x_gradient, _, _ = torch.ops.aten.convolution_backward(
-                gradient, x, weight.value, None,
+                gradient, x, weight.value.to(gradient.dtype), None,
                 geometry.stride, geometry.padding, geometry.dilation, geometry.transposed,
                 geometry.output_padding, geometry.groups, (True, False, False),
             )  # fmt: skip
-        inputs, outputs = (axis.samples_first(t).flatten(1, 2) for t in (x, gradient))
+            x_gradient = x_gradient.to(ctx.x_dtype)
+        inputs, outputs = (
+            factor_of(axis.samples_first(t).flatten(1, 2), weight.value) for t in (x, gradient)
+        )
         if bias and bias.use:
             sums = outputs.flatten(3).sum((1, 3)) if outputs.ndim > 3 else outputs.sum(1)
             bias.use.deliver(DenseContribution(sums))

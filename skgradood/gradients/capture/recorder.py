@@ -124,6 +124,7 @@ class Recorder:
     def _pull_back(self, use: Use, gradients: Tensor) -> list[Tensor | None]:
         """Vector-Jacobian products (m, *leaf) of all rows of (m, *tensor) at once."""
         leaves = [self.parameters[name] for name in sorted(use.leaves)]
+        gradients = gradients.to(use.tensor.dtype)
         try:
             with torch.enable_grad():
                 if len(gradients) == 1:

@@ -1,0 +1,55 @@
+"""Lower precision where it is asked for, and where sums of squares are kept."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_CAST = (torch.float32, *AUTOCAST.values())
+
+
+def check_autocast(autocast: str | None) -> None:
+    """Raise ValueError for an unknown precision."""
+    if autocast is not None and autocast not in AUTOCAST:
+        raise ValueError(f"autocast must be None or one of {sorted(AUTOCAST)}; got {autocast!r}")
+
+
+def autocast_to(autocast: str | None, device: torch.device) -> AbstractContextManager:
+    """A block in which torch computes what it can in the precision named; None changes nothing."""
+    if autocast is None:
+        return nullcontext()
+    # The cache of casts would keep copies of weights that vmap has wrapped.
+    return torch.autocast(device.type, AUTOCAST[autocast], cache_enabled=False)
+
+
+def cast_operands(
+    x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Operands of a linear map as torch's own see them: in lower precision under autocast."""
+    if not torch.is_autocast_enabled(x.device.type):
+        return x, weight, bias
+    dtype = torch.get_autocast_dtype(x.device.type)
+    return _cast(x, dtype), _cast(weight, dtype), None if bias is None else _cast(bias, dtype)
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.dtype in _CAST else tensor
+
+
+def factor_of(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """What a parameter's gradients are made of, in the parameter's precision on a CPU.
+
+    There products in half precision save no time, and squares of their rounded results would
+    lose digits; on an accelerator they are what autocast is for.
+    """
+    is_half = tensor.dtype in AUTOCAST.values()
+    return tensor.to(parameter.dtype) if is_half and tensor.is_cpu else tensor
+
+
+def accumulation_dtype(device: torch.device) -> torch.dtype:
+    """The precision of sums of squares: float64, which Apple's GPUs do not have."""
+    return torch.float32 if device.type == "mps" else torch.float64

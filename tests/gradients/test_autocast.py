@@ -1,0 +1,133 @@
+"""Lower precision: what is asked for happens, in every strategy, within its own rounding."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skgradood import GradientNormTransformer
+from skgradood.gradients import (
+    EngineWarning,
+    GradientEngine,
+    SquaredNorms,
+    StrategyRefused,
+    layer_gradient_norms,
+    layer_layout,
+)
+from tests.gradients.cases import CASES, SquaredOutput, seeded
+
+EPS = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
+# A custom function in them meets another precision than its author thought of.
+TYPICAL = (
+    *("mlp", "linear_over_positions", "conv1d", "conv2d", "conv2d_grouped", "conv_transpose2d"),
+    *("batch_norm_eval", "layer_norm", "group_norm", "prelu", "embedding_sequence", "bilinear"),
+    *("tied_embedding", "transformer_layer", "class_token", "weight_norm_conv", "einsum"),
+    *("matrix_products", "vae", "glow_lu", "frozen_parameters", "noise_from_generator"),
+)
+
+
+def made(name):
+    """The module and batch of a case, the same every time: a rectifier that rounding switches
+    moves the norms of so small a model by more than rounding itself.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return CASES[name].make(torch.float32)
+
+
+def autocast_norms(module, X, dtype):
+    """Squared norms by plain autograd under torch's own autocast, one row at a time."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    rows = []
+    for i in range(len(X)):
+        with torch.autocast("cpu", dtype):
+            value = module.log_prob(X[i : i + 1])
+        gradients = torch.autograd.grad(value.float().sum(), parameters, allow_unused=True)
+        rows.append([0.0 if g is None else float(g.double().square().sum()) for g in gradients])
+    return np.array(rows)
+
+
+def worst_relative_error(actual, expected):
+    """Largest error relative to a layer's norm, or to 1e-3 of all layers' for small ones."""
+    scale = expected + 1e-3 * expected.sum(1, keepdims=True)
+    return float(np.max(np.abs(actual - expected) / scale))
+
+
+@pytest.mark.parametrize("autocast", EPS)
+@pytest.mark.parametrize("name", TYPICAL)
+def test_autocast_is_torchs_own(name, autocast):
+    module, X = made(name)
+    norms = SquaredNorms(layer_layout(module))
+    engine = GradientEngine(module, autocast=autocast)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EngineWarning)
+        engine.run(X, norms)
+    assert engine.strategy == "capture"
+    loop = layer_gradient_norms(module, X, engine="loop", autocast=autocast)
+    assert worst_relative_error(norms.result(), loop) < 16 * EPS[autocast]
+    if not name.startswith("noise"):
+        plain = autocast_norms(module.eval(), X, getattr(torch, autocast))
+        assert worst_relative_error(loop, plain) < EPS[autocast]
+        exact = layer_gradient_norms(module, X)
+        # It is no more exact than it should be, either: something was computed in it.
+        assert EPS[autocast] / 100 < worst_relative_error(loop, exact) < 32 * EPS[autocast]
+
+
+@pytest.mark.parametrize("autocast", EPS)
+@pytest.mark.parametrize("name", ["mlp", "conv2d", "bilinear", "tied_embedding"])
+def test_func_serves_autocast_too(name, autocast):
+    module, X = made(name)
+    func = layer_gradient_norms(module, X, engine="func", autocast=autocast)
+    loop = layer_gradient_norms(module, X, engine="loop", autocast=autocast)
+    assert worst_relative_error(func, loop) < 16 * EPS[autocast]
+
+
+@pytest.mark.parametrize("autocast", EPS)
+def test_a_coupling_of_rows_is_seen_through_the_rounding(autocast):
+    module, X = CASES["softmax_over_the_batch"].make(torch.float32)
+    with pytest.warns(EngineWarning, match="couple the rows"):
+        norms = layer_gradient_norms(module, X, autocast=autocast)
+    loop = layer_gradient_norms(module, X, engine="loop", autocast=autocast)
+    assert worst_relative_error(norms, loop) < 8 * EPS[autocast]
+    with pytest.raises(StrategyRefused, match="couple the rows"):
+        layer_gradient_norms(module, X, engine="capture", autocast=autocast)
+
+
+def test_double_precision_is_left_alone_as_torch_does():
+    module, X = CASES["conv2d"].make(torch.float64)
+    np.testing.assert_array_equal(
+        layer_gradient_norms(module, X, autocast="bfloat16"), layer_gradient_norms(module, X)
+    )
+
+
+@pytest.mark.parametrize("engine", ["capture", "loop"])
+def test_beyond_float16_norms_are_not_finite_rather_than_wrong(engine):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = SquaredOutput(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)))
+    for scale in (3e3, 6e4, 1e6):
+        X = scale * seeded((3, 4), torch.float32)
+        options = {"verify": False, "engine": engine}
+        norms = layer_gradient_norms(module, X, autocast="float16", **options)
+        exact = layer_gradient_norms(module, X, **options)
+        finite = np.isfinite(norms)
+        np.testing.assert_allclose(norms[finite], exact[finite], rtol=0.02)
+        assert not finite.all() or scale == 3e3
+        assert np.isfinite(layer_gradient_norms(module, X, autocast="bfloat16", **options)).all()
+
+
+def test_the_transformer_takes_the_option():
+    module, X = CASES["vae"].make(torch.float32)
+    half = GradientNormTransformer(module, autocast="bfloat16").fit_transform(X.numpy())
+    exact = GradientNormTransformer(module).fit_transform(X.numpy())
+    assert 0 < worst_relative_error(half, exact) < 32 * EPS["bfloat16"]
+
+
+def test_unknown_precisions_are_refused():
+    module, X = CASES["mlp"].make(torch.float32)
+    with pytest.raises(ValueError, match=r"autocast must be None or one of .*; got 'float8'"):
+        layer_gradient_norms(module, X, autocast="float8")
