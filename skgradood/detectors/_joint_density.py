@@ -13,12 +13,16 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skgradood.detectors._base import CONTAMINATION_CONSTRAINT, Detector, contamination_offset
+from skgradood.detectors._columns import (
+    MIN_SPREAD,
+    column_names,
+    dropped_columns,
+    finite_rows,
+)
 from skgradood.detectors._dependence import DEPENDENCES, SHRINKAGES
 from skgradood.detectors._marginals import CHI2_FITS, MARGINALS
 from skgradood.detectors._tails import TAILS
 
-# Rounding in float32 moves a squared norm by about this much; less spread carries no signal.
-_MIN_SPREAD = 1e-6
 _SMALLEST_POSITIVE = np.finfo(np.float64).tiny
 # Squared norms are about as skewed as a chi-square variable with 2 degrees of freedom, or more.
 _SQUARED_NORM_SKEWNESS = 2.0
@@ -158,12 +162,12 @@ class ChiSquareJointDensity(Detector):
             norms are expected, or a singular empirical covariance.
         """
         X = validate_data(self, X, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2)
-        X = self._finite_rows(X)
+        X = finite_rows(self, X)
         self._refuse_negative(X)
         self.floor_ = self._zero_floor(X)
         X = np.maximum(X, self.floor_)
-        self.support_ = MARGINALS[self.marginal].relative_spread(X) > _MIN_SPREAD
-        self._report_dropped()
+        self.support_ = MARGINALS[self.marginal].relative_spread(X) > MIN_SPREAD
+        self.dropped_features_ = dropped_columns(self, self.support_)
         columns = X[:, self.support_]
         fit_options: dict[str, dict[str, str]] = {
             "chi2": {"method": self.chi2_fit},
@@ -252,31 +256,12 @@ class ChiSquareJointDensity(Detector):
         self._refuse_negative(X[finite])
         return X, finite
 
-    def _finite_rows(self, X: np.ndarray) -> np.ndarray:
-        is_finite = np.isfinite(X)
-        finite = is_finite.all(axis=1)
-        if finite.all():
-            return X
-        if finite.sum() < 2:
-            worst = self._names()[int(np.argmin(is_finite.sum(axis=0)))]
-            raise ValueError(
-                f"fit needs at least 2 rows without NaN or infinity; got {int(finite.sum())} of "
-                f"{len(X)}. Most such values are in column {worst!r}: leave it out, or mend it."
-            )
-        warnings.warn(
-            f"{int((~finite).sum())} of {len(X)} training rows hold NaN or infinity and were "
-            "left out.",
-            UserWarning,
-            stacklevel=4,
-        )
-        return X[finite]
-
     def _refuse_negative(self, X: np.ndarray) -> None:
         if not self._takes_squared_norms():
             return
         negative = (X < 0).any(axis=0)
         if negative.any():
-            name = self._names()[int(np.argmax(negative))]
+            name = column_names(self)[int(np.argmax(negative))]
             raise ValueError(
                 f"Negative values in data passed to ChiSquareJointDensity(marginal="
                 f"{self.marginal!r}), which expects squared norms: column {name!r} has some. For "
@@ -289,25 +274,6 @@ class ChiSquareJointDensity(Detector):
         smallest = np.where(X > 0, X, np.inf).min(axis=0)
         has_zeros = (X == 0).any(axis=0) & np.isfinite(smallest)
         return np.where(has_zeros, smallest, _SMALLEST_POSITIVE)
-
-    def _report_dropped(self) -> None:
-        names = self._names()
-        self.dropped_features_ = [names[i] for i in np.flatnonzero(~self.support_)]
-        if not self.support_.any():
-            raise ValueError(
-                f"none of the {self.n_features_in_} columns varies over the training rows; "
-                "there is nothing to model. Check that the rows are different samples."
-            )
-        if self.dropped_features_:
-            warnings.warn(
-                f"{len(self.dropped_features_)} of {self.n_features_in_} columns do not vary over "
-                f"the training rows and were left out: {self.dropped_features_}",
-                UserWarning,
-                stacklevel=4,
-            )
-
-    def _names(self) -> list:
-        return list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
 
 
 def _warn_if_squared_norms(columns: np.ndarray, standardised: np.ndarray) -> None:
