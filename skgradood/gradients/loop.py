@@ -26,17 +26,22 @@ class LoopStrategy(Strategy):
         parameters = trainable_parameters(self.module)
         values = []
         for i, seed in enumerate(self.log_likelihood.row_seeds(X)):
-            generator = torch.Generator(device=X.device).manual_seed(seed)
-            with isolated_rng(seed), torch.enable_grad():
-                value = self.log_likelihood(self.module, X[i : i + 1], generator)
-                gradients: Sequence[Tensor | None] = [None] * len(parameters)
-                if is_differentiable(value, self.log_likelihood, self.module):
-                    gradients = torch.autograd.grad(
-                        value.sum(), list(parameters.values()), allow_unused=True
-                    )
-            values.append(value.detach())
+            value, gradients = self._run_row(X[i : i + 1], seed, list(parameters.values()))
+            values.append(value)
             emit_dense(parameters, [g if g is None else g[None] for g in gradients], i, 1, reducer)
         return torch.cat(values)
+
+    def _run_row(
+        self, x: Tensor, seed: int, parameters: list[nn.Parameter]
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """Log-likelihood (1,) and gradients of one row; its graph is gone when it returns."""
+        generator = torch.Generator(device=x.device).manual_seed(seed)
+        with isolated_rng(seed), torch.enable_grad():
+            value = self.log_likelihood(self.module, x, generator)
+            gradients: Sequence[Tensor | None] = [None] * len(parameters)
+            if is_differentiable(value, self.log_likelihood, self.module):
+                gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True)
+        return value.detach(), gradients
 
 
 def emit_dense(
