@@ -36,8 +36,9 @@ def log_likelihoods(
     batch_size: int | str = "auto",
     device: str | torch.device | None = None,
     random_state: int = 0,
+    group_size: int | None = None,
 ) -> np.ndarray:
-    """Log-likelihood of every sample.
+    """Log-likelihood of every sample, or group of samples.
 
     The values are those that `skgradood.gradients.GradientEngine` returns beside its gradients:
     noise comes from a generator seeded by ``random_state`` and the sample's own content.
@@ -56,10 +57,13 @@ def log_likelihoods(
         Where to compute: "auto" is a GPU where there is one, None where the module is.
     random_state : int, default=0
         Mixed into the seeds of the rows' noise.
+    group_size : int or None, default=None
+        How many consecutive samples make a group, whose log-likelihoods are added; None: each
+        sample is judged alone.
 
     Returns
     -------
-    ndarray of shape (n,), float64
+    ndarray of shape (n,) or (n // group_size,), float64
         Nats; -inf, inf and NaN as the module returned them.
 
     Raises
@@ -69,9 +73,12 @@ def log_likelihoods(
     ValueError
         If X is not what the module takes.
     """
-    function = LogLikelihood(log_likelihood, random_state)
+    function = LogLikelihood(log_likelihood, random_state, grouped=group_size is not None)
     function.check(model.module)
-    return _evaluate(model, X, function, function.row_seeds, batch_size, device)
+    inputs = model.prepare(X)
+    if group_size is not None:
+        inputs = inputs.unflatten(0, (-1, group_size))
+    return _evaluate(model, inputs, function, function.row_seeds, batch_size, device)
 
 
 def log_likelihood_contributions(
@@ -119,18 +126,18 @@ def log_likelihood_contributions(
             )
         return values
 
-    return _evaluate(model, X, contributions, LogLikelihood().row_seeds, batch_size, device)
+    inputs = model.prepare(X)
+    return _evaluate(model, inputs, contributions, LogLikelihood().row_seeds, batch_size, device)
 
 
 def _evaluate(
     model: LikelihoodModel,
-    X: Any,
+    inputs: Tensor,
     function: Callable[[nn.Module, Tensor, torch.Generator], Tensor],
     row_seeds: Callable[[Tensor], list[int]],
     batch_size: int | str,
     device: str | torch.device | None,
 ) -> np.ndarray:
-    inputs = model.prepare(X)
     with module_at_rest(model, device) as (module, home):
         return evaluate_in_batches(
             lambda batch: _with_row_noise(function, module, batch, row_seeds),

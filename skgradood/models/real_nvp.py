@@ -171,7 +171,22 @@ class RealNVP(nn.Module):
             Nats.
         """
         z, log_determinant = self.encode(X)
-        return log_determinant - 0.5 * (z**2 + math.log(2 * math.pi)).sum(dim=1)
+        return log_determinant + _standard_log_density(z)
+
+    def log_prob_contributions(self, X: Tensor) -> Tensor:
+        """The two parts of `log_prob`: rows sum to it.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+
+        Returns
+        -------
+        Tensor of shape (n, 2)
+            Nats: log-density of the latent variables, log-determinant.
+        """
+        z, log_determinant = self.encode(X)
+        return torch.stack([_standard_log_density(z), log_determinant], dim=1)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -190,3 +205,8 @@ class RealNVP(nn.Module):
                 shape, generator=generator, dtype=self.scale.dtype, device=self.scale.device
             )
         )
+
+
+def _standard_log_density(z: Tensor) -> Tensor:
+    """Log-density of a standard normal distribution, (n, d) to (n,) nats."""
+    return -0.5 * (z**2 + math.log(2 * math.pi)).sum(dim=1)
