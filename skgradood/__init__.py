@@ -13,13 +13,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skgradood.detectors import (
         ChiSquareJointDensity,
+        CombinedDetector,
         ConformalDetector,
         LikelihoodRatioDetector,
+        LikelihoodRegretDetector,
         LogLikelihoodDetector,
+        RoseDetector,
+        ScoreTestDetector,
         TypicalityDetector,
         WaicDetector,
     )
-    from skgradood.features import GradientNormTransformer
+    from skgradood.features import (
+        FisherPreconditioner,
+        GradientNormTransformer,
+        LogLikelihoodTransformer,
+    )
     from skgradood.gradients import layer_gradient_norms, layer_names
     from skgradood.models import GenerativeNet
     from skgradood.pipeline import make_detector
@@ -28,11 +36,17 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ChiSquareJointDensity",
+    "CombinedDetector",
     "ConformalDetector",
+    "FisherPreconditioner",
     "GenerativeNet",
     "GradientNormTransformer",
     "LikelihoodRatioDetector",
+    "LikelihoodRegretDetector",
     "LogLikelihoodDetector",
+    "LogLikelihoodTransformer",
+    "RoseDetector",
+    "ScoreTestDetector",
     "TypicalityDetector",
     "WaicDetector",
     "__version__",
@@ -45,11 +59,17 @@ __all__ = [
 # than itself: the engine needs torch alone, the metrics scikit-learn alone.
 _HOMES = {
     "ChiSquareJointDensity": "skgradood.detectors",
+    "CombinedDetector": "skgradood.detectors",
     "ConformalDetector": "skgradood.detectors",
+    "FisherPreconditioner": "skgradood.features",
     "GenerativeNet": "skgradood.models",
     "GradientNormTransformer": "skgradood.features",
     "LikelihoodRatioDetector": "skgradood.detectors",
+    "LikelihoodRegretDetector": "skgradood.detectors",
     "LogLikelihoodDetector": "skgradood.detectors",
+    "LogLikelihoodTransformer": "skgradood.features",
+    "RoseDetector": "skgradood.detectors",
+    "ScoreTestDetector": "skgradood.detectors",
     "TypicalityDetector": "skgradood.detectors",
     "WaicDetector": "skgradood.detectors",
     "layer_gradient_norms": "skgradood.gradients",

@@ -16,11 +16,16 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skgradood import (
     ChiSquareJointDensity,
+    CombinedDetector,
     ConformalDetector,
+    FisherPreconditioner,
     GenerativeNet,
     GradientNormTransformer,
     LikelihoodRatioDetector,
     LogLikelihoodDetector,
+    LogLikelihoodTransformer,
+    RoseDetector,
+    ScoreTestDetector,
     TypicalityDetector,
     WaicDetector,
 )
@@ -40,8 +45,31 @@ ESTIMATORS = [
         row_net(), layers="channel", output="log", log_likelihood_column=True, random_state=0
     ),
     GradientNormTransformer(row_net(), layers="module", engine="loop", random_state=0),
+    FisherPreconditioner(row_net(), random_state=0),
+    FisherPreconditioner(
+        row_net(),
+        approximation=("identity", "ekfac", "block", "sketch"),
+        output="log",
+        log_likelihood_column=True,
+        random_state=0,
+    ),
+    FisherPreconditioner(row_net(), approximation="kfac", fisher="model", random_state=0),
+    FisherPreconditioner(row_net(), layers="channel", cross_fit=False, random_state=0),
+    LogLikelihoodTransformer(row_net(), random_state=0),
     ChiSquareJointDensity(),
     ChiSquareJointDensity(dependence="independent", tail="upper"),
+    RoseDetector(),
+    RoseDetector(power=2),
+    ScoreTestDetector(),
+    ScoreTestDetector(input="log", reference="chi2", df=3),
+    CombinedDetector(
+        [("density", ChiSquareJointDensity()), ("rose", RoseDetector())], random_state=0
+    ),
+    CombinedDetector(
+        [("density", ChiSquareJointDensity()), ("forest", IsolationForest(n_estimators=5))],
+        method="brown",
+        random_state=0,
+    ),
     LogLikelihoodDetector(row_net()),
     TypicalityDetector(row_net()),
     TypicalityDetector(row_net(), statistic="p_value"),

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from numbers import Integral
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.utils import Tags, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skgradood.gradients import ENGINES, GradientEngine, SquaredNorms, layer_layout
-from skgradood.gradients.layers import Layers, check_layers
-from skgradood.models._batches import resolve_device
-from skgradood.models._fitted import fit_likelihood
-from skgradood.models._portable import PortableState
-from skgradood.utils.groups import split_groups
-from skgradood.utils.validation import check_and_remember_samples
-
-LOG_LIKELIHOOD = "log_likelihood"
-
-# The least squared norm that has a logarithm: a layer of zeros stays a constant, finite column.
-_LEAST_NORM = np.finfo(np.float64).tiny
+from skgradood.features._layer_features import LayerFeatures
+from skgradood.gradients import SquaredNorms
+from skgradood.gradients.layers import Layers
 
 
-class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
+class GradientNormTransformer(LayerFeatures):
     """Turn images or rows into squared norms of the log-likelihood's gradient, layer by layer.
 
     Feature l of a sample x is f_l(x) = ‖∂ log p(x) / ∂θ_l‖² [1]_ [2]_: an input that the model
@@ -64,11 +52,12 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
     random_state : int, RandomState or None, default=None
         Seed of whatever noise the log-likelihood draws; None is a fixed seed, too. Each sample's
         noise depends on the seed and its own content alone.
-
     grouped : bool, default=False
         Whether X holds groups of samples, (n, B, ...), as `skgradood.utils.make_groups` makes
         them: the features of a group are the squared norms of its summed gradient, and the
         log-likelihood column is the sum over the group.
+    autocast : {None, "bfloat16", "float16"}, default=None
+        Lower precision of the pass, for speed on a GPU; see `skgradood.layer_gradient_norms`.
 
     Attributes
     ----------
@@ -105,18 +94,9 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
     (200, 2)
     """
 
-    _parameter_constraints: dict[str, list] = {
-        "estimator": [object],
-        "layers": [str, re.Pattern, callable, Mapping],
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        **LayerFeatures._parameter_constraints,
         "output": [StrOptions({"squared_norm", "log"})],
-        "log_likelihood": [str, callable],
-        "log_likelihood_column": ["boolean"],
-        "engine": [StrOptions(set(ENGINES))],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "device": [str, torch.device],
-        "verify": ["boolean"],
-        "random_state": ["random_state"],
-        "grouped": ["boolean"],
     }
 
     def __init__(
@@ -133,6 +113,7 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
         verify: bool = True,
         random_state: Any = None,
         grouped: bool = False,
+        autocast: str | None = None,
     ) -> None:
         self.estimator = estimator
         self.layers = layers
@@ -145,6 +126,7 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
         self.verify = verify
         self.random_state = random_state
         self.grouped = grouped
+        self.autocast = autocast
 
     # The inner estimator validates its own parameters when it is fitted.
     @_fit_context(prefer_skip_nested_validation=False)
@@ -169,18 +151,8 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
         ValueError
             If X is not what the model takes, or ``layers`` does not fit the model's parameters.
         """
-        check_layers(self.layers)  # before the model is trained
-        X, _, _ = self._split(X)
-        samples = check_and_remember_samples(self, X, reset=True)
-        self.likelihood_model_ = fit_likelihood(
-            self.estimator, X, log_likelihood=self.log_likelihood
-        )
-        self.likelihood_model_.prepare(samples[:1], reset=True)
-        layout = layer_layout(self.likelihood_model_.module, self.layers)
-        self.layer_names_ = layout.names
-        self.n_parameters_ = np.array(layout.n_parameters, dtype=np.int64)
-        is_seeded = self.random_state is not None
-        self._seed = int(check_random_state(self.random_state).randint(2**31)) if is_seeded else 0
+        with self._untouched_by_failure():
+            self._fit_model(X)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -202,36 +174,10 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
             If X is not what the model takes.
         """
         check_is_fitted(self)
-        X, n_groups, group_size = self._split(X)
-        samples = check_and_remember_samples(self, X, reset=False)
-        inputs = self.likelihood_model_.prepare(samples)
-        if self.grouped:
-            inputs = inputs.unflatten(0, (n_groups, group_size))
-        module = self.likelihood_model_.module
-        layout = layer_layout(module, self.layers)
-        norms = SquaredNorms(layout)
-        engine = GradientEngine(
-            module,
-            log_likelihood=self.log_likelihood,
-            engine=self.engine,
-            batch_size=self.batch_size,
-            verify=self.verify,
-            device=resolve_device(self.device),
-            random_state=self._seed,
-            grouped=self.grouped,
-            parameters=layout.slots,
-        )
-        log_likelihoods = engine.run(inputs, norms)
-        features = norms.result()
-        if self.output == "log":
-            features = np.log(np.maximum(features, _LEAST_NORM))
-        if self.log_likelihood_column:
-            features = np.column_stack([features, log_likelihoods])
-        return features
-
-    def _split(self, X: Any) -> tuple[Any, int, int]:
-        """Samples, and how many groups of how many they make."""
-        return split_groups(X) if self.grouped else (X, 0, 1)
+        inputs = self._model_inputs(X)
+        norms = SquaredNorms(self._layout())
+        log_likelihoods = self._gradient_engine(grouped=self.grouped).run(inputs, norms)
+        return self._table(norms.result(), log_likelihoods, self.output == "log")
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns.
@@ -246,10 +192,4 @@ class GradientNormTransformer(PortableState, TransformerMixin, BaseEstimator):
         ndarray of str
         """
         check_is_fitted(self)
-        extra = [LOG_LIKELIHOOD] if self.log_likelihood_column else []
-        return np.array([*self.layer_names_, *extra], dtype=object)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        return tags
+        return self._names(self.layer_names_)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -73,6 +72,10 @@ class Approximation(ABC):
 
     Attributes
     ----------
+    key : str
+        The public name of the kind.
+    n_passes : int
+        Passes over the samples that it takes.
     n_samples : int
         Samples in the sums.
     sums : dict of str to Tensor
@@ -82,6 +85,7 @@ class Approximation(ABC):
     """
 
     key: ClassVar[str]
+    n_passes: ClassVar[int] = 1
 
     def __init__(self, name: str, shape: tuple[int, ...], options: FisherOptions) -> None:
         self.name = name
@@ -103,6 +107,12 @@ class Approximation(ABC):
         self.n_samples += other.n_samples
         for name, value in other.sums.items():
             self._add(name, value)
+
+    def copy(self: Same) -> Same:
+        """The same approximation, whose sums can go on alone."""
+        copy = object.__new__(type(self))
+        vars(copy).update(vars(self), sums=dict(self.sums))
+        return copy
 
     def blank(self: Same) -> Same:
         """The same approximation in the same pass, with sums of no samples."""
@@ -147,15 +157,6 @@ class Approximation(ABC):
     def form_reads_factors(self, gradient: LayerGradient) -> bool:
         """Whether `quadratic_form` is quicker from its factors."""
         return False
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """Everything that makes the approximation: plain values and tensors."""
-        return dict(vars(self))
-
-    @state.setter
-    def state(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)
 
     def _add(self, name: str, value: Tensor) -> None:
         value = value.double()

@@ -48,7 +48,7 @@ class KroneckerBasis:
         left, right = factors
         first, *others = self.vectors
         if first is not None:
-            left = _as(first, left).mT @ left
+            left = first.mT @ left
         if all(vectors is None for vectors in others):
             return Factors(left, right)
         m, groups, _, positions = right.shape
@@ -69,8 +69,10 @@ class KroneckerBasis:
         return positions * (self.sizes[0] * first + q * sum(others))
 
     def to(self, like: Tensor) -> KroneckerBasis:
-        """The basis in another dtype, or on another device."""
-        vectors = (v if v is None else _as(v, like) for v in self.vectors)
+        """The basis in the dtype, and on the device, of a tensor."""
+        vectors = (
+            v if v is None else v.to(device=like.device, dtype=like.dtype) for v in self.vectors
+        )
         return KroneckerBasis(self.sizes, tuple(vectors))
 
     def _rotated(self) -> list[int]:
@@ -79,17 +81,12 @@ class KroneckerBasis:
 
 def _along(gradients: Tensor, mode: int, vectors: Tensor) -> Tensor:
     """Contract mode ``mode`` of (m, *sizes) with the rows of (size, k)."""
-    vectors = _as(vectors, gradients)
     dim = mode + 1
     if dim == gradients.ndim - 1:
         return gradients @ vectors
     before, after = gradients.shape[:dim], gradients.shape[dim + 1 :]
     matrices = gradients.reshape(-1, gradients.shape[dim], math.prod(after))
     return (vectors.mT @ matrices).reshape(*before, vectors.shape[1], *after)
-
-
-def _as(tensor: Tensor, like: Tensor) -> Tensor:
-    return tensor.to(device=like.device, dtype=like.dtype)
 
 
 def eigenbasis(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ class Identity(Approximation):
     """The identity in place of the Fisher matrix: the quadratic form is the squared norm."""
 
     key = "identity"
+    n_passes = 0
 
     def __init__(self, name: str, shape: tuple[int, ...], options: FisherOptions) -> None:
         super().__init__(name, shape, options)
@@ -59,5 +60,4 @@ class Diagonal(Rotated):
 
     def finalize(self) -> None:
         # Nothing was rotated, so that a dead coordinate is exactly zero.
-        self.eigenvalues = self._mean("squares", self.basis.sizes)
-        self.complete = True
+        self._set_eigenvalues(self._mean("squares", self.basis.sizes))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence, Sized
 
 from torch import nn
 
@@ -28,6 +27,11 @@ class FisherEstimate:
     by_parameter : dict of str to list of Approximation
         By the parameter's name, the same kinds in the same order for each.
 
+    Attributes
+    ----------
+    n_samples : int
+        Samples that it is estimated from.
+
     See Also
     --------
     FisherEstimate.of_module : Starts one.
@@ -35,6 +39,7 @@ class FisherEstimate:
 
     def __init__(self, by_parameter: Mapping[str, Sequence[Approximation]]) -> None:
         self.by_parameter = by_parameter
+        self.n_samples = 0
 
     @classmethod
     def of_module(
@@ -62,14 +67,15 @@ class FisherEstimate:
         ValueError
             If a tensor is too large for an approximation.
         """
-        parameters = trainable_parameters(module)
+        shapes = {
+            name: _real_shape(parameter)
+            for name, parameter in trainable_parameters(module).items()
+            if name in layout.slots
+        }
         return cls(
             {
-                name: [
-                    APPROXIMATIONS[kind](name, parameters[name].shape, options) for kind in kinds
-                ]
-                for name in parameters
-                if name in layout.slots
+                name: [APPROXIMATIONS[kind](name, shape, options) for kind in kinds]
+                for name, shape in shapes.items()
             }
         )
 
@@ -77,31 +83,40 @@ class FisherEstimate:
     def complete(self) -> bool:
         return all(a.complete for members in self.by_parameter.values() for a in members)
 
-    def fit(self, stream: Callable[[Reducer], Any]) -> FisherEstimate:
+    def fit(self, stream: Callable[[Reducer], Sized]) -> FisherEstimate:
         """Estimate all matrices, in as many passes as they need: at most two.
 
         Parameters
         ----------
         stream : callable
-            ``stream(reducer)`` runs the gradients of all samples through a reducer.
+            ``stream(reducer)`` runs the gradients of all samples through a reducer, and returns
+            one value a sample.
         """
         while not self.complete:
             unfinished = {
                 name: [a for a in members if not a.complete]
                 for name, members in self.by_parameter.items()
             }
-            stream(FisherSums(unfinished))
+            self.n_samples = len(stream(FisherSums(unfinished)))
             self._finalize(unfinished)
         return self
 
-    def extend(self, stream: Callable[[Reducer], Any]) -> FisherEstimate:
+    def extend(self, stream: Callable[[Reducer], Sized]) -> FisherEstimate:
         """Add further samples to the sums of a complete estimate, in one pass.
 
         Bases stay those of the samples that came first; eigenvalues follow all of them.
         """
-        stream(FisherSums(self.by_parameter))
-        self._finalize(self.by_parameter)
+        if any(a.n_passes for members in self.by_parameter.values() for a in members):
+            self.n_samples += len(stream(FisherSums(self.by_parameter)))
+            self._finalize(self.by_parameter)
         return self
+
+    def copy(self) -> FisherEstimate:
+        """The same estimate, which can be extended without it."""
+        members = {name: [a.copy() for a in own] for name, own in self.by_parameter.items()}
+        copied = FisherEstimate(members)
+        copied.n_samples = self.n_samples
+        return copied
 
     def effective_dims(self, layout: LayerLayout) -> list[list[float]]:
         """Σ λ/(λ + δ) for every kind and layer; a tensor in several layers counts in each."""
@@ -123,3 +138,8 @@ class FisherEstimate:
         for members in by_parameter.values():
             for approximation in members:
                 approximation.finalize()
+
+
+def _real_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Complex numbers are pairs of real ones."""
+    return (*parameter.shape, 2) if parameter.is_complex() else tuple(parameter.shape)

@@ -59,8 +59,7 @@ class KFAC(Rotated):
         product = values[0]
         for others in values[1:]:
             product = product[..., None] * others
-        self.eigenvalues = without_rounding(product * self._scale())
-        self.complete = True
+        self._set_eigenvalues(without_rounding(product * self._scale()))
 
     def _moments(self) -> ModeMoments:
         return ModeMoments(self.sizes, self._max_size())
@@ -123,6 +122,7 @@ class EKFAC(KFAC):
     """
 
     key = "ekfac"
+    n_passes = 2
 
     def sums_read_factors(self, gradient: LayerGradient) -> bool:
         if not self._has_basis():
@@ -139,8 +139,7 @@ class EKFAC(KFAC):
             self.basis, _ = self._diagonalised()
             self.n_samples, self.sums = 0, {}
         else:
-            self.eigenvalues = without_rounding(self._mean("squares", self.sizes))
-            self.complete = True
+            self._set_eigenvalues(without_rounding(self._mean("squares", self.sizes)))
 
     def _has_basis(self) -> bool:
         return "basis" in vars(self)

@@ -39,7 +39,7 @@ class FisherSums:
     def update(self, gradient: LayerGradient) -> None:
         members = self._batch.get(gradient.name, [])
         reading = [a for a in members if a.sums_read_factors(gradient)]
-        forming = [a for a in members if a not in reading and not isinstance(a, Identity)]
+        forming = [a for a in members if a not in reading and a.n_passes > 0]
         for approximation in reading:
             approximation.update(gradient)
         for piece in _formed(gradient) if forming else ():
@@ -118,6 +118,8 @@ class QuadraticForms:
             rows = slice(piece.start, piece.start + piece.n)
             for k, approximation in enumerate(members):
                 squares = approximation.whitened(piece.dense()).double().square()
+                if gradient.dtype.is_complex:
+                    squares = squares.sum(-1)
                 self._forms[k, rows, columns] += split(squares)
 
 

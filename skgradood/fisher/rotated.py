@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from skgradood.fisher.approximation import Approximation
+from skgradood.fisher.approximation import Approximation, FisherOptions
 from skgradood.fisher.basis import KroneckerBasis
 from skgradood.gradients import LayerGradient
 from skgradood.gradients.contributions import row_blocks, sum_of_squares
@@ -32,27 +33,20 @@ class Rotated(Approximation):
     basis: KroneckerBasis
     eigenvalues: Tensor
 
+    def __init__(self, name: str, shape: tuple[int, ...], options: FisherOptions) -> None:
+        super().__init__(name, shape, options)
+        self._converted: dict[tuple, Any] = {}
+
     def quadratic_form(self, gradient: LayerGradient) -> Tensor:
         if not gradient.contributions:
             return torch.zeros(gradient.n, dtype=torch.float64, device=gradient.device)
-        weights = self._inverse_root().to(gradient.device)
         if not self.form_reads_factors(gradient):
-            coordinates = self.basis.rotate(gradient.dense())
-            return sum_of_squares(coordinates * weights.to(coordinates.dtype))
-        weights = weights.reshape(self.basis.sizes[0], -1)
-        forms = []
-        for left, right in self._rotated_factors(gradient):
-            if left.shape[2] == 1:
-                squares, others = (factor[..., 0].double().square() for factor in (left, right))
-                forms.append(((squares @ weights.square()) * others).sum(1))
-            else:
-                forms.append(sum_of_squares((left @ right.mT) * weights.to(left.dtype)))
-        return torch.cat(forms)
+            return sum_of_squares(self._whitened_coordinates(self._formed(gradient)))
+        return torch.cat([self._form_of(*factors) for factors in self._rotated_factors(gradient)])
 
     def whitened(self, gradients: Tensor) -> Tensor:
-        coordinates = self.basis.rotate(gradients)
-        scaled = coordinates * self._inverse_root().to(coordinates)
-        return self.basis.rotate_back(scaled).reshape(gradients.shape)
+        coordinates = self._whitened_coordinates(gradients)
+        return self._basis_for(gradients).rotate_back(coordinates).reshape(gradients.shape)
 
     def effective_dim(self) -> float:
         damped = self.options.damped(self.eigenvalues)
@@ -72,9 +66,45 @@ class Rotated(Approximation):
             return True
         return self.basis.products_of_factors(layout.positions) < self.basis.products()
 
-    def _inverse_root(self) -> Tensor:
-        damped = self.options.damped(self.eigenvalues)
-        return torch.where(damped > 0, damped.rsqrt(), 0.0)
+    def _formed(self, gradient: LayerGradient) -> Tensor:
+        """Gradients (n, *shape); those of vectors in float64, which costs little there."""
+        gradients = gradient.dense()
+        return gradients.double() if len(self.basis.sizes) == 1 else gradients
+
+    def _whitened_coordinates(self, gradients: Tensor) -> Tensor:
+        return self._basis_for(gradients).rotate(gradients) * self._inverse_root_for(gradients)
+
+    def _form_of(self, left: Tensor, right: Tensor) -> Tensor:
+        """Forms of gradients whose coordinates have these factors, (m, p, t) and (m, q, t)."""
+        weights = self._inverse_root_for(left).reshape(self.basis.sizes[0], -1)
+        if left.shape[2] > 1:
+            return sum_of_squares((left @ right.mT) * weights)
+        squares, others = (factor[..., 0].double().square() for factor in (left, right))
+        return ((squares @ weights.double().square()) * others).sum(1)
+
+    def _basis_for(self, like: Tensor) -> KroneckerBasis:
+        """The basis in the dtype, and on the device, of a tensor."""
+        key = ("basis", like.dtype, like.device)
+        if key not in self._converted:
+            self._converted[key] = self.basis.to(like)
+        return self._converted[key]
+
+    def _inverse_root_for(self, like: Tensor) -> Tensor:
+        """(λ + δ)^(-1/2) likewise, with zeros where λ and δ are zero."""
+        key = ("inverse root", like.dtype, like.device)
+        if key not in self._converted:
+            damped = self.options.damped(self.eigenvalues)
+            root = torch.where(damped > 0, damped.rsqrt(), 0.0)
+            self._converted[key] = root.to(device=like.device, dtype=like.dtype)
+        return self._converted[key]
+
+    def _set_eigenvalues(self, eigenvalues: Tensor) -> None:
+        self.eigenvalues = eigenvalues
+        self._converted = {}
+        self.complete = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_converted": {}}
 
     def _rotated_factors(self, gradient: LayerGradient) -> Iterator[tuple[Tensor, Tensor]]:
         """Blocks of coordinates as factors left (m, p, t) and right (m, q, t)."""
@@ -84,13 +114,15 @@ class Rotated(Approximation):
         if positions > 1:
             numbers = max(math.prod(sizes), positions * math.prod(sizes[1:]))
         for rows in row_blocks(gradient.n, numbers):
-            left, right = self.basis.rotate_factors(gradient.factors(rows))
+            factors = gradient.factors(rows)
+            left, right = self._basis_for(factors.left).rotate_factors(factors)
             yield left[:, 0], right[:, 0]
 
     def _squares(self, gradient: LayerGradient) -> Tensor:
         """Σ over samples of squared coordinates, ``basis.sizes``, float64."""
         if not self.form_reads_factors(gradient):
-            coordinates = self.basis.rotate(gradient.dense())
+            gradients = self._formed(gradient)
+            coordinates = self._basis_for(gradients).rotate(gradients)
             return coordinates.square().sum(0, dtype=torch.float64)
         total = torch.zeros((), dtype=torch.float64, device=gradient.device)
         for left, right in self._rotated_factors(gradient):

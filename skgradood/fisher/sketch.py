@@ -39,15 +39,14 @@ class Sketch(Rotated):
 
     def finalize(self) -> None:
         values, self.directions = eigenbasis(self._mean("moments", (self.size, self.size)))
-        self.eigenvalues = without_rounding(values)
-        self.complete = True
+        self._set_eigenvalues(without_rounding(values))
 
     def quadratic_form(self, gradient: LayerGradient) -> Tensor:
         if not gradient.contributions:
             return torch.zeros(gradient.n, dtype=torch.float64, device=gradient.device)
         sketched = self._sketched(gradient)
         coordinates = sketched @ self.directions.to(sketched)
-        return sum_of_squares(coordinates * self._inverse_root().to(sketched))
+        return sum_of_squares(coordinates * self._inverse_root_for(sketched))
 
     def whitened(self, gradients: Tensor) -> Tensor:
         raise ValueError(
@@ -65,7 +64,8 @@ class Sketch(Rotated):
     def _sketched(self, gradient: LayerGradient) -> Tensor:
         """(n, size)."""
         if not self.form_reads_factors(gradient):
-            return self.basis.rotate(gradient.dense()).flatten(1)
+            gradients = self._formed(gradient)
+            return self._basis_for(gradients).rotate(gradients).flatten(1)
         parts = [left @ right.mT for left, right in self._rotated_factors(gradient)]
         return torch.cat(parts).flatten(1)
 

@@ -69,21 +69,23 @@ class LayerGradient:
         """The same gradients formed, in blocks of rows that fit the cache.
 
         For several readers of one layer: each block is formed once, and may be read often.
+        Complex numbers become pairs of real ones, in one more dimension.
         """
         for rows, block in self.blocks():
+            real = torch.view_as_real(block) if block.is_complex() else block
             yield LayerGradient(
                 self.name,
-                self.shape,
-                len(block),
-                self.dtype,
+                real.shape[1:],
+                len(real),
+                real.dtype,
                 self.device,
-                [DenseContribution(block)],
+                [DenseContribution(real)],
                 self.start + rows.start,
             )
 
     def factor_layout(self) -> FactorLayout | None:
-        """Layout of `factors`; None where the gradient is not one sum of products."""
-        if len(self.contributions) != 1:
+        """Layout of `factors`; None where the gradient is not one real sum of products."""
+        if len(self.contributions) != 1 or self.dtype.is_complex:
             return None
         return self.contributions[0].factor_layout()
 

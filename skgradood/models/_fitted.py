@@ -13,9 +13,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skgradood.gradients import LogLikelihood
+from skgradood.models._batches import sample_in_batches
 from skgradood.models._inputs import as_module_input
 from skgradood.models.generative_net import GenerativeNet
 from skgradood.utils.validation import check_samples
+
+
+_SAMPLED_AT_ONCE = 256
 
 
 @dataclass
@@ -67,6 +71,22 @@ class LikelihoodModel:
         if reset or self.input_shape is None:
             self.input_shape = samples.shape[1:]
         return as_module_input(samples, self.module)
+
+    def sample(self, n: int, seed: int) -> Tensor:
+        """Draw samples in the form that the module takes, (n, ...).
+
+        Raises
+        ------
+        TypeError
+            If the module cannot be sampled from.
+        """
+        if not callable(getattr(self.module, "sample", None)):
+            raise TypeError(
+                f"samples of the model are needed, but {type(self.module).__name__} has no method "
+                "sample(n, generator=None); give it one, or use data instead"
+            )
+        drawn = sample_in_batches(self.module, n, batch_size=_SAMPLED_AT_ONCE, seed=seed)
+        return torch.from_numpy(drawn)
 
 
 def fit_likelihood(
