@@ -18,7 +18,6 @@ from skgradood.models._inputs import as_module_input
 from skgradood.models.generative_net import GenerativeNet
 from skgradood.utils.validation import check_samples
 
-
 _SAMPLED_AT_ONCE = 256
 
 
