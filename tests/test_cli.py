@@ -135,6 +135,24 @@ def test_tables(table_detector, table, tmp_path):
     assert load(table_detector).alpha == 0.1
 
 
+def test_report_tells_what_score_tells(image_detector, digits, tmp_path, capsys):
+    for number, image in enumerate([*digits.test[:5], *digits.ood["noise"][:3]]):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    out, page = tmp_path / "scores.csv", tmp_path / "report.html"
+    assert main(["score", str(image_detector), str(tmp_path), "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    arguments = ["report", str(image_detector), str(tmp_path), "--out", str(page)]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.replace("report.html", "scores.csv") == told
+    html = page.read_text(encoding="utf-8")
+    flagged = [row["name"] for row in read_csv(out) if row["verdict"] == "outlier"]
+    assert sorted(re.findall(r'class="name">([^<]+)<', html)) == sorted(flagged)
+    assert {"5.png", "6.png", "7.png"} <= set(flagged)
+    assert "by itself: " in html
+    assert main([*arguments, "--max-shown", "1"]) == 0
+    assert page.read_text(encoding="utf-8").count('class="name"') == 1
+
+
 # --- errors ----------------------------------------------------------------------------------
 
 
@@ -192,12 +210,13 @@ def test_errors_are_one_line(arguments, parts, tmp_path, monkeypatch, capsys):
     "arguments",
     [
         [],
-        ["report"],
+        ["report", "det.skg", "data"],
         ["fit", "data"],
         ["fit", "data", "--out", "x.skg", "--model", "pixelcnn"],
         ["fit", "data", "--out", "x.skg", "--epochs", "0"],
         ["fit", "data", "--out", "x.skg", "--alpha", "1.5"],
         ["score", "det.skg"],
+        ["report", "det.skg", "data", "--out", "x.html", "--max-shown", "0"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments, capsys):
@@ -219,7 +238,7 @@ def test_an_interruption_is_no_traceback(monkeypatch, capsys):
 # --- help ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["demo", "fit", "score"])
+@pytest.mark.parametrize("command", ["demo", "fit", "score", "report"])
 def test_help_explains_every_option(command, capsys):
     with pytest.raises(SystemExit) as exit_info:
         main([command, "--help"])

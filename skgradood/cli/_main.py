@@ -72,7 +72,13 @@ def _score(**options: Any) -> None:
     score(**options)
 
 
-_COMMANDS = {"demo": _demo, "fit": _fit, "score": _score}
+def _report(**options: Any) -> None:
+    from skgradood.cli._report import report
+
+    report(**options)
+
+
+_COMMANDS = {"demo": _demo, "fit": _fit, "score": _score, "report": _report}
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -82,6 +88,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_fit(commands)
     _add_score(commands)
+    _add_report(commands)
     return parser
 
 
@@ -143,10 +150,31 @@ def _add_score(commands: Any) -> None:
         ),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    _add_judging(parser, "the CSV file")
+
+
+def _add_report(commands: Any) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="show what a saved detector flags in data, and which layers speak against it",
+        description=(
+            "Write one HTML page, with its pictures in it: the scores, the flagged samples with "
+            "the layers whose gradients are unusual, and the most normal samples."
+        ),
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_judging(parser, "the page, by convention *.html")
+    parser.add_argument(
+        "--max-shown", type=_positive, default=24, help="how many flagged samples to show at most"
+    )
+
+
+def _add_judging(parser: argparse.ArgumentParser, output: str) -> None:
+    """Add what the commands that judge data have in common."""
     parser.add_argument("detector", metavar="DETECTOR", help="a file written by 'skgradood fit'")
     parser.add_argument("data", metavar="DATA", help=_DATA)
     parser.add_argument(
-        "--out", required=True, metavar="FILE", default=argparse.SUPPRESS, help="the CSV file"
+        "--out", required=True, metavar="FILE", default=argparse.SUPPRESS, help=output
     )
     parser.add_argument(
         "--on-error",
