@@ -56,21 +56,23 @@ def evaluation_state(module: nn.Module, parameters: Container[str] | None = None
     children = list(module.modules())
     modes = [child.training for child in children]
     members = [(dict(child._parameters), dict(child._buffers)) for child in children]
-    tensors = [*module.parameters(), *module.buffers()]
-    values = [_Value(tensor) for tensor in tensors]
-    gradients = [(p, p.grad, p.requires_grad) for p in module.parameters()]
+    # Walked through once, by hand: on a small model what iterators of names cost is seen.
+    tensors = {id(t): t for pair in members for m in pair for t in m.values() if t is not None}
+    values = [_Value(tensor) for tensor in tensors.values()]
+    gradients = [(t, t.grad, t.requires_grad) for t in tensors.values() if t.is_leaf]
     try:
         # Set directly: a user's own train() may do more than set flags, and is not undone.
         for child in children:
             child.training = False
-        for name, parameter in module.named_parameters():
-            if parameters is not None and name not in parameters and parameter.requires_grad:
-                parameter.requires_grad = False
+        if parameters is not None:
+            _freeze_others(module, parameters)
         yield
     finally:
-        for child, training, (parameters, buffers) in zip(children, modes, members, strict=True):
+        for child, training, (own_parameters, buffers) in zip(
+            children, modes, members, strict=True
+        ):
             child.training = training
-            _refill(child._parameters, parameters)
+            _refill(child._parameters, own_parameters)
             _refill(child._buffers, buffers)
         for value in values:
             value.restore()
@@ -79,6 +81,12 @@ def evaluation_state(module: nn.Module, parameters: Container[str] | None = None
                 parameter.grad = gradient
             if parameter.requires_grad != requires_grad:
                 parameter.requires_grad = requires_grad
+
+
+def _freeze_others(module: nn.Module, parameters: Container[str]) -> None:
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and name not in parameters:
+            parameter.requires_grad = False
 
 
 class _Value:
