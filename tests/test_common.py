@@ -22,6 +22,7 @@ from skgradood import (
     GenerativeNet,
     GradientNormTransformer,
     LikelihoodRatioDetector,
+    LikelihoodRegretDetector,
     LogLikelihoodDetector,
     LogLikelihoodTransformer,
     RoseDetector,
@@ -30,6 +31,7 @@ from skgradood import (
     WaicDetector,
 )
 from skgradood.models import DiagonalGaussian, RealNVP
+from tests.detectors.likelihoods import RowVAE
 
 
 def row_net() -> GenerativeNet:
@@ -75,6 +77,7 @@ ESTIMATORS = [
     TypicalityDetector(row_net(), statistic="p_value"),
     LikelihoodRatioDetector(row_net(), "perturbed", random_state=0),
     WaicDetector(row_net(), n_estimators=2, random_state=0),
+    LikelihoodRegretDetector(GenerativeNet(RowVAE, max_epochs=1, random_state=0), n_steps=3),
     ConformalDetector(ChiSquareJointDensity(marginal="normal"), random_state=0),
     ConformalDetector(IsolationForest(n_estimators=5, random_state=0), random_state=0),
 ]

@@ -5,6 +5,7 @@ from skgradood.detectors._conformal import ConformalDetector
 from skgradood.detectors._joint_density import ChiSquareJointDensity
 from skgradood.detectors._likelihood import LogLikelihoodDetector, TypicalityDetector
 from skgradood.detectors._likelihood_ratio import LikelihoodRatioDetector
+from skgradood.detectors._regret import LikelihoodRegretDetector
 from skgradood.detectors._rose import RoseDetector
 from skgradood.detectors._score_test import ScoreTestDetector
 from skgradood.detectors._waic import WaicDetector
@@ -14,6 +15,7 @@ __all__ = [
     "CombinedDetector",
     "ConformalDetector",
     "LikelihoodRatioDetector",
+    "LikelihoodRegretDetector",
     "LogLikelihoodDetector",
     "RoseDetector",
     "ScoreTestDetector",

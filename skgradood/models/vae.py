@@ -83,8 +83,7 @@ class VAE(nn.Module):
         Tensor of shape (n,)
             Nats.
         """
-        mean, log_variance = self.encode(X)
-        return self._pixel_log_prob(X, mean) - _divergence(mean, log_variance)
+        return self.bound(X, *self.encode(X))
 
     def elbo(self, X: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Evidence lower bound, estimated with one draw from the posterior.
@@ -103,7 +102,29 @@ class VAE(nn.Module):
         """
         mean, log_variance = self.encode(X)
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        latent = mean + noise * (0.5 * log_variance).exp()
+        return self.bound(X, mean, log_variance, noise)
+
+    def bound(
+        self, X: Tensor, mean: Tensor, log_variance: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
+        """Evidence lower bound at any normal posterior, not only that of `encode`.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, C, H, W)
+            Pixel values 0...255.
+        mean, log_variance : Tensor of shape (n, latent_dim)
+            Moments of the posterior.
+        noise : Tensor of shape (n, latent_dim), optional
+            Standard normal numbers that choose a point of the posterior at which to decode; its
+            mean by default.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            Nats.
+        """
+        latent = mean if noise is None else mean + noise * (0.5 * log_variance).exp()
         return self._pixel_log_prob(X, latent) - _divergence(mean, log_variance)
 
     def training_loss(self, X: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -53,3 +53,27 @@ class PixelTable(nn.Module):
 
     def log_prob(self, X):
         return self.table[X.long()].flatten(1).sum(dim=1)
+
+
+class RowVAE(nn.Module):
+    """An autoencoder of rows without a sum over columns: a batch differs in no bit from a row."""
+
+    input_kind = "continuous"
+
+    def __init__(self, input_shape):
+        super().__init__()
+        self.input_shape = tuple(input_shape)
+        self.gain = nn.Parameter(torch.full(self.input_shape, 0.4))
+        self.log_variance = nn.Parameter(torch.full(self.input_shape, -0.5))
+        self.weight = nn.Parameter(torch.ones(self.input_shape))
+
+    def encode(self, X):
+        return self.gain * X, self.log_variance.expand(X.shape)
+
+    def bound(self, X, mean, log_variance, noise=None):
+        latent = mean if noise is None else mean + noise * (0.5 * log_variance).exp()
+        log_prob = -0.5 * (X - self.weight * latent) ** 2 - 0.5 * np.log(2 * np.pi)
+        return (log_prob - 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)).sum(dim=1)
+
+    def log_prob(self, X):
+        return self.bound(X, *self.encode(X))

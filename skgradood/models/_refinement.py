@@ -1,0 +1,194 @@
+"""The posterior of a variational autoencoder, optimised for every sample on its own.
+
+All samples of a chunk are optimised at once: each has its own copy of what is optimised, and the
+gradient of the sum of their bounds is, copy by copy, that of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from skgradood.models._training import OPTIMIZERS
+
+_PROTOCOL = (
+    "encode(X) -> (mean, log_variance), each (n, L), and "
+    "bound(X, mean, log_variance, noise=None) -> (n,) in nats"
+)
+# A copy, its gradient and the two moments of Adam.
+_NUMBERS_PER_PARAMETER = 4
+_CHUNK_BYTES_ON_CPU = 1 << 29
+_SHARE_OF_FREE_GPU_MEMORY = 0.25
+
+
+class VariationalModule(Protocol):
+    """What an autoencoder must offer to have its posteriors optimised."""
+
+    def encode(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the posterior, (n, L) each."""
+
+    def bound(
+        self, X: Tensor, mean: Tensor, log_variance: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
+        """Evidence lower bound at a normal posterior, (n,) nats; noise-free without noise."""
+
+
+def check_variational(module: nn.Module) -> None:
+    """Raise TypeError unless a module is a `VariationalModule`."""
+    missing = [name for name in ("encode", "bound") if not callable(getattr(module, name, None))]
+    if missing:
+        raise TypeError(
+            f"{type(module).__name__} has no method {' and no method '.join(missing)}. An "
+            f"autoencoder whose posterior is to be optimised must offer {_PROTOCOL}, as "
+            "skgradood.models.VAE does."
+        )
+
+
+def bounds_before_and_after(
+    module: nn.Module,
+    X: Tensor,
+    *,
+    over: str,
+    n_steps: int,
+    lr: float,
+    optimizer: str,
+    noise: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Evidence lower bounds at the module's posterior and at the best one that was found.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A `VariationalModule` in evaluation mode. Its parameters are not changed.
+    X : Tensor of shape (n, ...)
+        Samples, on the module's device.
+    over : {"encoder", "posterior"}
+        Whether copies of the encoder's parameters are optimised, or mean and log-variance.
+    n_steps : int
+        Steps of the optimizer.
+    lr : float
+        Its learning rate.
+    optimizer : str
+        A key of `OPTIMIZERS`. All of these treat every number on its own, so that samples do not
+        meet in them.
+    noise : Tensor of shape (k, n, L), optional
+        The bound is averaged over k draws from the posterior, the same ones in every step.
+
+    Returns
+    -------
+    before, after : Tensor of shape (n,)
+        Nats. ``after`` is the largest bound met on the way, the start included.
+    """
+    variational = cast("VariationalModule", module)
+    leaves, posterior = _VARIABLES[over](module, X)
+    update = OPTIMIZERS[optimizer](leaves, lr=lr)  # type: ignore[call-arg]
+    values = _average_bound(variational, X, posterior(), noise)
+    before = after = values.detach()
+    for _ in range(n_steps):
+        # Asked for these alone, autograd leaves out the gradients of all other parameters.
+        gradients = torch.autograd.grad(-values.sum(), leaves)
+        for leaf, gradient in zip(leaves, gradients, strict=True):
+            leaf.grad = gradient
+        update.step()
+        values = _average_bound(variational, X, posterior(), noise)
+        after = torch.fmax(after, values.detach())
+    return before, after
+
+
+def chunk_size(module: nn.Module, X: Tensor, over: str, batch_size: int | str) -> int:
+    """Samples whose copies fit into memory beside one another.
+
+    Parameters
+    ----------
+    module : nn.Module
+    X : Tensor of shape (n, ...)
+        At least one sample, on the module's device.
+    over : {"encoder", "posterior"}
+    batch_size : int or "auto"
+        The largest chunk; "auto" sets no limit but memory and 256.
+    """
+    largest = 256 if batch_size == "auto" else int(batch_size)
+    copied = _encoder_parameters(module, X[:1]).values() if over == "encoder" else ()
+    n_bytes = sum(p.numel() * p.element_size() for p in copied) * _NUMBERS_PER_PARAMETER
+    room = float(_CHUNK_BYTES_ON_CPU)
+    if X.device.type == "cuda":
+        room = torch.cuda.mem_get_info(X.device)[0] * _SHARE_OF_FREE_GPU_MEMORY
+    return max(1, min(largest, int(room // max(1, n_bytes))))
+
+
+def _average_bound(
+    module: VariationalModule, X: Tensor, posterior: tuple[Tensor, Tensor], noise: Tensor | None
+) -> Tensor:
+    if noise is None:
+        return module.bound(X, *posterior)
+    total = sum(module.bound(X, *posterior, one) for one in noise)
+    return cast("Tensor", total) / len(noise)
+
+
+class _Encoder(nn.Module):
+    """Lets ``functional_call`` reach a module's encoder, with other parameters."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        return cast("VariationalModule", self.module).encode(X)
+
+
+def _encode_with(module: nn.Module, parameters: dict[str, Tensor], X: Tensor) -> Any:
+    prefixed = {f"module.{name}": value for name, value in parameters.items()}
+    return torch.func.functional_call(_Encoder(module), prefixed, (X,))
+
+
+def _encoder_parameters(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """The parameters on which the posterior of a sample depends, by name."""
+    copies = {
+        name: p.detach().clone().requires_grad_()
+        for name, p in module.named_parameters()
+        if p.is_floating_point()
+    }
+    with torch.enable_grad():
+        mean, log_variance = _encode_with(module, copies, x)
+        total = mean.sum() + log_variance.sum()
+        gradients = torch.autograd.grad(total, list(copies.values()), allow_unused=True)
+    return {
+        name: copy.detach()
+        for (name, copy), gradient in zip(copies.items(), gradients, strict=True)
+        if gradient is not None
+    }
+
+
+_Variables = tuple[list[Tensor], Callable[[], tuple[Tensor, Tensor]]]
+
+
+def _encoder_copies(module: nn.Module, X: Tensor) -> _Variables:
+    """A copy of the encoder's parameters for every sample, and the posteriors they lead to."""
+    copies = {
+        name: value.expand(len(X), *value.shape).clone().requires_grad_()
+        for name, value in _encoder_parameters(module, X[:1]).items()
+    }
+
+    def encode(parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = _encode_with(module, parameters, x[None])
+        return mean[0], log_variance[0]
+
+    return list(copies.values()), lambda: torch.func.vmap(encode)(copies, X)
+
+
+def _posterior_moments(module: nn.Module, X: Tensor) -> _Variables:
+    """Mean and log-variance of every sample."""
+    with torch.no_grad():
+        moments = cast("VariationalModule", module).encode(X)
+    mean, log_variance = (moment.detach().clone().requires_grad_() for moment in moments)
+    return [mean, log_variance], lambda: (mean, log_variance)
+
+
+_VARIABLES: dict[str, Callable[[nn.Module, Tensor], _Variables]] = {
+    "encoder": _encoder_copies,
+    "posterior": _posterior_moments,
+}
+OVER = tuple(_VARIABLES)
