@@ -91,10 +91,12 @@ def smallest(log_p: np.ndarray) -> np.ndarray:
     Exact for independent tests, conservative for positively dependent ones.
     """
     n_tests, least = log_p.shape[1], log_p.min(axis=1)
-    small = least < _LOG_SMALL
     # To second order in p, which itself may underflow.
-    expansion = np.log(n_tests) + least + np.log1p(-0.5 * (n_tests - 1) * np.exp(least * small))
-    return np.where(small, expansion, _log_complement(n_tests * _log_complement(least)))
+    p = np.exp(np.minimum(least, _LOG_SMALL))
+    expansion = np.log(n_tests) + least + np.log1p(-0.5 * (n_tests - 1) * p)
+    return np.where(
+        least < _LOG_SMALL, expansion, _log_complement(n_tests * _log_complement(least))
+    )
 
 
 COMBINATIONS: dict[str, Callable[..., np.ndarray]] = {

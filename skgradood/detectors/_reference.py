@@ -58,7 +58,8 @@ class ScoreReference:
         tail = distances > self._threshold
         result[tail] = self._log_p_threshold - self._tail_nats(distances[tail])
         normal = distances < self._knots[0]
-        nearness = (distances[normal] - self._knots[0]) / self._width
+        with np.errstate(over="ignore"):  # p = 1
+            nearness = (distances[normal] - self._knots[0]) / self._width
         result[normal] = np.log1p(-self._above_largest * np.exp(nearness))
         result[np.isposinf(distances)] = -np.inf
         return result
