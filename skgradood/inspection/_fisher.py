@@ -172,7 +172,7 @@ class FisherDisplay:
         )
         sizes = {name: p.numel() for name, p in trainable_parameters(model.module).items()}
         return cls(
-            {name: _normalise(matrix) for name, matrix in products.means().items()},
+            products.matrices(),
             n_parameters={name: sizes[name] for name in windows},
         )
 
@@ -235,10 +235,8 @@ class _OuterProducts:
             name: torch.zeros(len(window), len(window), dtype=torch.float64)
             for name, window in windows.items()
         }
-        self.n = 0
 
     def begin(self, n: int, device: torch.device) -> None:
-        self._n = n
         self._batch: dict[str, Tensor] = {}
 
     def update(self, gradient: LayerGradient) -> None:
@@ -251,12 +249,12 @@ class _OuterProducts:
             self._batch[gradient.name] = self._batch.get(gradient.name, 0) + product
 
     def commit(self) -> None:
-        self.n += self._n
         for name, product in self._batch.items():
             self.sums[name] += product.cpu()
 
-    def means(self) -> dict[str, np.ndarray]:
-        return {name: (total / self.n).numpy() for name, total in self.sums.items()}
+    def matrices(self) -> dict[str, np.ndarray]:
+        """Normalised sums: the number of samples cancels."""
+        return {name: _normalise(total.numpy()) for name, total in self.sums.items()}
 
 
 def _windows(

@@ -18,7 +18,7 @@ LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = "o^sDvPX"
 
 _MOST_COLUMNS = 4
-_LONGEST_TITLE = 30
+_TITLE_HEAD, _TITLE_TAIL = 9, 20
 
 
 def style(i: int) -> dict[str, Any]:
@@ -67,8 +67,10 @@ def _new_panels(n: int, width: float, height: float) -> np.ndarray:
 
 
 def short_title(name: str) -> str:
-    """The end of a layer's name, as much as fits over a panel."""
-    return name if len(name) <= _LONGEST_TITLE else f"…{name[1 - _LONGEST_TITLE :]}"
+    """A layer's name, its middle left out if it does not fit over a panel."""
+    if len(name) <= _TITLE_HEAD + _TITLE_TAIL + 1:
+        return name
+    return f"{name[:_TITLE_HEAD]}…{name[-_TITLE_TAIL:]}"
 
 
 def chosen_columns(
