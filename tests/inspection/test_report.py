@@ -16,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 
-from skgradood.detectors import ChiSquareJointDensity, ConformalDetector
+from skgradood.detectors import ChiSquareJointDensity, CombinedDetector, ConformalDetector
 from skgradood.inspection import DetectionReport
 from skgradood.inspection._explanation import layer_evidence
 from skgradood.inspection._png import png
@@ -122,10 +122,9 @@ def test_where_layers_are_found(images, rng):
     X = rng.normal(size=(50, 2))
     density = ChiSquareJointDensity(dependence="independent").fit(X)
 
-    class Combination:
-        detectors_ = [IsolationForest(random_state=0).fit(X), density]
-
-    for holder in (density, FrozenEstimator(density), Combination(), make_pipeline(density)):
+    members = [("forest", IsolationForest(random_state=0).fit(X)), ("density", density)]
+    combined = CombinedDetector(members, reference="prefit").fit(X)
+    for holder in (density, FrozenEstimator(density), combined, make_pipeline(combined)):
         evidence = layer_evidence(holder, X)
         np.testing.assert_allclose(evidence.alone, scipy.stats.zscore(X))
         assert evidence.given_others is None
