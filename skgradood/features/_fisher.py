@@ -39,7 +39,8 @@ class FisherPreconditioner(LayerFeatures):
 
     The statistic of layer l is gᵀ F⁻¹ g, with g = ∂ log p(x) / ∂θ_l and F an approximation of the
     Fisher information E[g gᵀ]: the natural size of a score (Rao's score test), on average the
-    number of the layer's live parameters on data that the model knows.
+    number of the layer's live parameters on data that the model knows. With ``power=2`` it is
+    ‖F⁻¹ g‖², the squared norm of the natural gradient.
 
     A statistic is biased on the rows that its Fisher matrix was fitted on. So ``fit`` estimates
     two, on disjoint halves of the rows; ``transform`` measures rows of the first half, recognised
@@ -69,6 +70,9 @@ class FisherPreconditioner(LayerFeatures):
         Added to every eigenvalue before it is inverted, so that coordinates in which no row of
         ``fit`` has a gradient weigh much, but finitely. 0 leaves such coordinates out. "auto" is
         0.001 times the tensor's mean eigenvalue.
+    power : float, default=1.0
+        The statistic is gᵀ F^(-power) g. A larger power looks more at directions in which the
+        rows of ``fit`` have little gradient.
     damping_scale : {"mean", "absolute"}, default="mean"
         Whether ``damping`` is a multiple of the tensor's mean eigenvalue, or in its unit.
     basis : {"gradients", "activations"}, default="gradients"
@@ -87,8 +91,7 @@ class FisherPreconditioner(LayerFeatures):
     sketch_size : int, default=256
         Most coordinates of a "sketch".
     layers : str, re.Pattern, callable or dict, default="parameter"
-        What is one layer; see `GradientNormTransformer`. With "channel" the statistic is divided
-        as that of F^(-1/2) g, by output channel.
+        What is one layer; see `GradientNormTransformer`. "channel" divides ‖F^(-power/2) g‖².
     output : {"quadratic_form", "log"}, default="quadratic_form"
         Statistics, or their logarithms (zero counts as 2.2e-308).
     log_likelihood, log_likelihood_column, engine, batch_size, device, verify, random_state
@@ -115,8 +118,8 @@ class FisherPreconditioner(LayerFeatures):
     n_parameters_ : ndarray of shape (L,), int64
         Scalar parameters in each layer.
     effective_dim_ : ndarray of shape (K * L,), float64
-        For each column of a statistic, Σ λ/(λ + damping): its mean over the rows that ``fisher_``
-        was estimated from. Without damping, the number of live coordinates.
+        For each column of a statistic, Σ λ/(λ + damping): the mean of gᵀ F⁻¹ g over the rows that
+        ``fisher_`` was estimated from. Without damping, the number of live coordinates.
     n_fisher_samples_ : int
         Rows, or samples, in ``fisher_``.
     n_features_in_ : int
@@ -147,6 +150,7 @@ class FisherPreconditioner(LayerFeatures):
         "approximation": [str, Sequence],
         "fisher": [StrOptions({"empirical", "model"})],
         "damping": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "power": [Interval(Real, 0, None, closed="neither")],
         "damping_scale": [StrOptions(set(DAMPING_SCALES))],
         "basis": [StrOptions(set(BASES))],
         "n_fisher_samples": [Interval(Integral, 1, None, closed="left"), None],
@@ -168,6 +172,7 @@ class FisherPreconditioner(LayerFeatures):
         approximation: str | Sequence[str] = "diagonal",
         fisher: str = "empirical",
         damping: float | str = "auto",
+        power: float = 1.0,
         damping_scale: str = "mean",
         basis: str = "gradients",
         n_fisher_samples: int | None = None,
@@ -191,6 +196,7 @@ class FisherPreconditioner(LayerFeatures):
         self.approximation = approximation
         self.fisher = fisher
         self.damping = damping
+        self.power = power
         self.damping_scale = damping_scale
         self.basis = basis
         self.n_fisher_samples = n_fisher_samples
@@ -349,6 +355,7 @@ class FisherPreconditioner(LayerFeatures):
         """Estimates of no samples, and halves of no rows."""
         options = FisherOptions(
             damping=_AUTO_DAMPING if self.damping == "auto" else float(self.damping),
+            power=float(self.power),
             damping_scale="mean" if self.damping == "auto" else self.damping_scale,
             basis=self.basis,
             max_factor_size=self.max_factor_size,

@@ -25,6 +25,8 @@ class FisherOptions:
     ----------
     damping : float
         Added to every eigenvalue before it is inverted; 0 is the pseudo-inverse.
+    power : float
+        Of the inverse: 1 gives gᵀ F⁻¹ g, 2 the squared norm of the natural gradient, ‖F⁻¹ g‖².
     damping_scale : {"mean", "absolute"}
         Whether ``damping`` is a multiple of the tensor's mean eigenvalue, or in its unit.
     basis : {"gradients", "activations"}
@@ -42,6 +44,7 @@ class FisherOptions:
     """
 
     damping: float = 1e-3
+    power: float = 1.0
     damping_scale: str = "mean"
     basis: str = "gradients"
     max_factor_size: int = 1024
@@ -130,11 +133,11 @@ class Approximation(ABC):
 
     @abstractmethod
     def quadratic_form(self, gradient: LayerGradient) -> Tensor:
-        """gᵀ F⁻¹ g with the damped inverse, (n,) float64."""
+        """gᵀ F^(-power) g with the damped inverse, (n,) float64."""
 
     @abstractmethod
     def whitened(self, gradients: Tensor) -> Tensor:
-        """F^(-1/2) g with the symmetric root, (m, *shape) from (m, *shape).
+        """F^(-power/2) g with the symmetric root, (m, *shape) from (m, *shape).
 
         Raises
         ------
@@ -144,7 +147,7 @@ class Approximation(ABC):
 
     @abstractmethod
     def effective_dim(self) -> float:
-        """Σ λ/(λ + δ): what the form is on average; the live coordinates, without damping."""
+        """Σ λ/(λ + δ): the mean of gᵀ F⁻¹ g; the live coordinates, without damping."""
 
     @abstractmethod
     def trace(self) -> float:

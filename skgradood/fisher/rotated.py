@@ -90,11 +90,11 @@ class Rotated(Approximation):
         return self._converted[key]
 
     def _inverse_root_for(self, like: Tensor) -> Tensor:
-        """(λ + δ)^(-1/2) likewise, with zeros where λ and δ are zero."""
+        """(λ + δ)^(-power/2) likewise, with zeros where λ and δ are zero."""
         key = ("inverse root", like.dtype, like.device)
         if key not in self._converted:
             damped = self.options.damped(self.eigenvalues)
-            root = torch.where(damped > 0, damped.rsqrt(), 0.0)
+            root = torch.where(damped > 0, damped ** (-self.options.power / 2), 0.0)
             self._converted[key] = root.to(device=like.device, dtype=like.dtype)
         return self._converted[key]
 
