@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import joblib
 import numpy as np
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.parallel import Parallel, delayed
 
+from skgradood.models._portable import portable_bytes
 from skgradood.utils.scores import normality_scores
 
 Step = tuple[str, Any]
@@ -23,8 +24,8 @@ def fit_detectors(
 ) -> list[Any]:
     """Fit clones of detectors; steps that begin several Pipelines alike are fitted once.
 
-    Steps are alike if they are of one class and all their parameters are equal: numbers, strings,
-    arrays and estimators by value, anything else (modules, functions, what is frozen) by identity.
+    Steps are alike if they are of one class and all their parameters are equal, modules and arrays
+    by their content. What is in a FrozenEstimator, or cannot be pickled, equals only itself.
 
     Parameters
     ----------
@@ -222,8 +223,9 @@ def _structure(value: Any) -> Hashable:
         return type(value), tuple(_structure(item) for item in value)
     if isinstance(value, dict):
         return dict, tuple((key, _structure(item)) for key, item in value.items())
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return np.ndarray, joblib.hash(value)
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic)):
         return type(value), repr(value)
-    return id(value)
+    try:
+        return hashlib.blake2b(portable_bytes(value)).digest()
+    except Exception:  # whatever a user's object raises when it is pickled
+        return id(value)

@@ -18,12 +18,17 @@ class PortableState:
     """
 
     def __getstate__(self) -> dict[str, Any]:
-        buffer = io.BytesIO()
-        _TensorPickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(super().__getstate__())
-        return {"portable": buffer.getvalue()}
+        return {"portable": portable_bytes(super().__getstate__())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(pickle.loads(state["portable"]))  # type: ignore[misc]
+
+
+def portable_bytes(value: Any) -> bytes:
+    """Pickle an object so that equal tensors in it give equal bytes, whatever their device."""
+    buffer = io.BytesIO()
+    _TensorPickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
+    return buffer.getvalue()
 
 
 class _TensorPickler(pickle.Pickler):
