@@ -6,6 +6,7 @@ from skgradood.detectors._joint_density import ChiSquareJointDensity
 from skgradood.detectors._likelihood import LogLikelihoodDetector, TypicalityDetector
 from skgradood.detectors._likelihood_ratio import LikelihoodRatioDetector
 from skgradood.detectors._regret import LikelihoodRegretDetector
+from skgradood.detectors._rnd import RandomNetworkDistillationDetector
 from skgradood.detectors._rose import RoseDetector
 from skgradood.detectors._score_test import ScoreTestDetector
 from skgradood.detectors._waic import WaicDetector
@@ -17,6 +18,7 @@ __all__ = [
     "LikelihoodRatioDetector",
     "LikelihoodRegretDetector",
     "LogLikelihoodDetector",
+    "RandomNetworkDistillationDetector",
     "RoseDetector",
     "ScoreTestDetector",
     "TypicalityDetector",
