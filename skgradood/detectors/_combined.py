@@ -41,8 +41,8 @@ class CombinedDetector(Detector, _BaseComposition):
     method : {"fisher", "brown", "cauchy", "max"}, default="fisher"
         How K p-values become one.
 
-        - "fisher": -2 sum log p against chi2_2K; exact for independent detectors, and for
-          dependent ones a p-value that is too small, if in an order that serves.
+        - "fisher": -2 sum log p against chi2_2K; exact for independent detectors. The p-values
+          of positively dependent ones come out too small; their order is Brown's.
         - "brown": the same with the correlation of the log p-values, estimated on the reference
           samples, in its mean and variance; calibrated for dependent detectors.
         - "cauchy": the mean of cot(pi p) against a Cauchy distribution; valid for small p-values
