@@ -265,10 +265,9 @@ class LayerNormDisplay:
             chosen = (0, n - 1) if pair and n > 1 else None
         else:
             chosen = (range(n)[pair[0]], range(n)[pair[1]])
-        axes = panels(ax, n + (chosen is not None), width=3.0, height=3.1)
+        axes = panels(ax, n + (chosen is not None), width=3.7, height=3.0)
         for i in range(n):
             self._histogram(axes[i], i)
-        axes[0].set_ylabel("density")
         if chosen is not None:
             self._scatter(axes[-1], *chosen)
         self.figure_, self.axes_ = axes[0].figure, axes
@@ -290,6 +289,7 @@ class LayerNormDisplay:
         note = f"\n({n_zero} norms of zero left out)" if n_zero else ""
         ax.set_title(short_title(self.layer_names[i]), fontsize="medium")
         ax.set_xlabel(f"log squared norm{note}")
+        ax.set_ylabel("density")
 
     def _scatter(self, ax: Any, i: int, j: int) -> None:
         for k, array in enumerate(self.features.values()):

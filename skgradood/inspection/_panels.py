@@ -17,7 +17,7 @@ COLOURS = ("#444444", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#5
 LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = "o^sDvPX"
 
-_MOST_COLUMNS = 4
+_MOST_COLUMNS = 3
 _TITLE_HEAD, _TITLE_TAIL = 9, 20
 
 
@@ -57,9 +57,10 @@ def panels(ax: Any, n: int, *, width: float = 3.2, height: float = 3.0) -> np.nd
 
 def _new_panels(n: int, width: float, height: float) -> np.ndarray:
     figures = import_extra("matplotlib.figure", extra="plot")
-    n_columns = min(n, _MOST_COLUMNS)
-    n_rows = math.ceil(n / n_columns)
+    n_rows = math.ceil(n / _MOST_COLUMNS)
+    n_columns = math.ceil(n / n_rows)  # rows as even as can be
     figure = figures.Figure(figsize=(width * n_columns, height * n_rows), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.1)  # of titles from the labels above them
     axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for unused in axes[n:]:
         unused.set_axis_off()

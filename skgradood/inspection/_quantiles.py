@@ -194,7 +194,6 @@ class QuantileDisplay:
         axes = panels(ax, len(self.columns) + summary, width=3.1, height=3.2)
         for i in range(len(self.columns)):
             self._quantile_plot(axes[i], i)
-        axes[0].set_ylabel("log squared norm, observed")
         if summary:
             self._summary(axes[-1])
         self.figure_, self.axes_ = axes[0].figure, axes
@@ -223,6 +222,7 @@ class QuantileDisplay:
         ax.locator_params(nbins=6)
         ax.set_title(short_title(self.layer_names[column]), fontsize="medium")
         ax.set_xlabel("log quantile of the marginal")
+        ax.set_ylabel("log squared norm, observed")
         ax.legend(loc="upper left", fontsize="small", handletextpad=0.2, borderpad=0.3)
 
     def _summary(self, ax: Any) -> None:

@@ -118,7 +118,7 @@ def test_a_diagonal_fisher_matrix_is_seen_as_one():
         assert value == pytest.approx(np.sqrt(2 / np.pi / 4096), rel=0.3)
 
 
-def test_the_seed_decides(gaussian):
+def test_the_seed_decides(gaussian, untouched_global_state):
     def window(seed):
         display = FisherDisplay.from_estimator(
             gaussian, layer="mean", n_samples=16, random_state=seed
