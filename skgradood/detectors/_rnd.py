@@ -53,7 +53,7 @@ class RandomNetworkDistillationDetector(SampleDetector):
     severity : float, sequence of float or None, default=None
         Degree of every blurred copy: for "gaussian" the standard deviation in pixels (None: 1),
         for the others the share of singular values, frequencies or dimensions that is removed
-        (None: 0.75, 0.5 and 0.5).
+        (None: 0.5).
     n_features : int, default=64
         Length of what the networks put out.
     width : int, default=16
@@ -254,12 +254,15 @@ class RandomNetworkDistillationDetector(SampleDetector):
                 f"blur={self.blur!r} needs images of dtype uint8, but X has shape {samples.shape} "
                 f"and dtype {samples.dtype}; for other data use blur=None"
             )
-        severities = [None] if self.severity is None else np.atleast_1d(self.severity).tolist()
-        return [_BLURS[self.blur](samples, severity, self._seed) for severity in severities]
+        degrees = _DEFAULT_SEVERITIES[self.blur] if self.severity is None else self.severity
+        return [
+            _BLURS[self.blur](samples, severity, self._seed)
+            for severity in np.atleast_1d(degrees).tolist()
+        ]
 
 
-def _perturbed(kind: str) -> Callable[[np.ndarray, float | None, int], np.ndarray]:
-    def blur(images: np.ndarray, severity: float | None, seed: int) -> np.ndarray:
+def _perturbed(kind: str) -> Callable[[np.ndarray, float, int], np.ndarray]:
+    def blur(images: np.ndarray, severity: float, seed: int) -> np.ndarray:
         chunks = [
             perturb(images[start : start + _CHUNK], kind, severity=severity)
             for start in range(0, len(images), _CHUNK)
@@ -269,28 +272,28 @@ def _perturbed(kind: str) -> Callable[[np.ndarray, float | None, int], np.ndarra
     return blur
 
 
-def project_randomly(images: np.ndarray, severity: float | None, seed: int) -> np.ndarray:
+def project_randomly(images: np.ndarray, severity: float, seed: int) -> np.ndarray:
     """Images whose columns are projected onto one random subspace, rounded and clipped.
 
     Parameters
     ----------
     images : ndarray of shape (n, C, H, W), uint8
-    severity : float or None
-        Share of the H dimensions that is removed, at most all but one; None is 0.5.
+    severity : float in [0, 1]
+        Share of the H dimensions that is removed, at most all but one.
     seed : int
         Of the subspace.
     """
-    share = 0.5 if severity is None else severity
-    if not 0 <= share <= 1:
+    if not 0 <= severity <= 1:
         raise ValueError(f"severity must lie in [0, 1] for this kind; got {severity}")
     height = images.shape[2]
     directions = np.random.default_rng(seed).standard_normal((height, height))
-    kept = np.linalg.qr(directions)[0][:, : max(1, round((1 - share) * height))]
+    kept = np.linalg.qr(directions)[0][:, : max(1, round((1 - severity) * height))]
     projected = kept @ (kept.T @ images.astype(np.float64))
     return np.clip(np.rint(projected), 0, 255).astype(np.uint8)
 
 
-_BLURS: dict[str, Callable[[np.ndarray, float | None, int], np.ndarray]] = {
+_DEFAULT_SEVERITIES = {"svd": 0.5, "dct": 0.5, "gaussian": 1.0, "random": 0.5}
+_BLURS: dict[str, Callable[[np.ndarray, float, int], np.ndarray]] = {
     "svd": _perturbed("svd_blur"),
     "dct": _perturbed("dct_blur"),
     "gaussian": _perturbed("gaussian_blur"),

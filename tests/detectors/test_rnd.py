@@ -91,7 +91,7 @@ def test_the_predictor_descends_the_objective_of_the_paper():
 
 @pytest.fixture(scope="module")
 def trained(digits):
-    options = {"severity": 0.75, "width": 8, "n_features": 16, "random_state": 0}
+    options = {"width": 8, "n_features": 16, "random_state": 0}
     return {
         blur: RandomNetworkDistillationDetector(blur=blur, **options).fit(digits.train)
         for blur in ("svd", None)
@@ -111,7 +111,7 @@ def test_blurred_copies_make_blurred_images_outliers(trained, digits):
         blur: auroc(detector.score_samples(digits.test), detector.score_samples(blurred))
         for blur, detector in trained.items()
     }
-    assert found["svd"] > 0.85 > 0.55 > found[None]
+    assert found["svd"] > 0.85 > 0.6 > found[None]
 
 
 def test_a_random_projection_keeps_a_share_of_the_rank(rng):
