@@ -15,7 +15,9 @@ def two_sided_log_p(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
     p = min(1, 2 min(F, 1 - F)), with F the empirical distribution function: the i-th of n
     reference values has F = (i - 1/2) / n, values between two of them are interpolated, and
     beyond the outermost the tail is exponential, with the mean excess of the outer tenth as its
-    scale. So p is continuous and falls strictly, however far a value lies out.
+    scale. So p is continuous and falls strictly, however far a value lies out. Within the
+    reference nothing is smoothed: log-likelihoods are often bounded above, and a fitted tail
+    would give the values at such an end p-values that are far too large.
 
     Parameters
     ----------

@@ -173,7 +173,8 @@ class TypicalityDetector(SampleDetector):
     statistic : {"distance", "p_value"}, default="distance"
         "distance": the published statistic. "p_value": the log of the two-sided p-value
         2 min(F, 1 - F), with F the empirical distribution of the training samples' (or groups')
-        log-likelihoods. The two sides then count alike, also if the distribution is skewed.
+        log-likelihoods, continued smoothly beyond the last of them. The two sides then count
+        alike, also if the distribution is skewed.
     log_likelihood : str or callable, default="log_prob"
         The name of a method of the module, or a callable ``(module, X, generator) -> (n,)``.
     contamination : "auto" or float in (0, 0.5], default="auto"
