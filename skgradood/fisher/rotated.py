@@ -11,8 +11,9 @@ from torch import Tensor
 
 from skgradood.fisher.approximation import Approximation, FisherOptions
 from skgradood.fisher.basis import KroneckerBasis
+from skgradood.fisher.squares import weighted_sum_of_squares
 from skgradood.gradients import LayerGradient
-from skgradood.gradients.contributions import row_blocks, sum_of_squares
+from skgradood.gradients.contributions import row_blocks
 
 # Rotations in float32 leave about this share of the largest eigenvalue in a dead coordinate.
 _ROUNDING = 1e-12
@@ -41,12 +42,15 @@ class Rotated(Approximation):
         if not gradient.contributions:
             return torch.zeros(gradient.n, dtype=torch.float64, device=gradient.device)
         if not self.form_reads_factors(gradient):
-            return sum_of_squares(self._whitened_coordinates(self._formed(gradient)))
+            gradients = self._formed(gradient)
+            coordinates = self._basis_for(gradients).rotate(gradients)
+            return weighted_sum_of_squares(coordinates, self._inverse_for(gradients))
         return torch.cat([self._form_of(*factors) for factors in self._rotated_factors(gradient)])
 
     def whitened(self, gradients: Tensor) -> Tensor:
-        coordinates = self._whitened_coordinates(gradients)
-        return self._basis_for(gradients).rotate_back(coordinates).reshape(gradients.shape)
+        basis = self._basis_for(gradients)
+        coordinates = basis.rotate(gradients) * self._inverse_for(gradients).sqrt()
+        return basis.rotate_back(coordinates).reshape(gradients.shape)
 
     def effective_dim(self) -> float:
         damped = self.options.damped(self.eigenvalues)
@@ -71,16 +75,13 @@ class Rotated(Approximation):
         gradients = gradient.dense()
         return gradients.double() if len(self.basis.sizes) == 1 else gradients
 
-    def _whitened_coordinates(self, gradients: Tensor) -> Tensor:
-        return self._basis_for(gradients).rotate(gradients) * self._inverse_root_for(gradients)
-
     def _form_of(self, left: Tensor, right: Tensor) -> Tensor:
         """Forms of gradients whose coordinates have these factors, (m, p, t) and (m, q, t)."""
-        weights = self._inverse_root_for(left).reshape(self.basis.sizes[0], -1)
+        weights = self._inverse_for(left).reshape(self.basis.sizes[0], -1)
         if left.shape[2] > 1:
-            return sum_of_squares((left @ right.mT) * weights)
+            return weighted_sum_of_squares(left @ right.mT, weights)
         squares, others = (factor[..., 0].double().square() for factor in (left, right))
-        return ((squares @ weights.double().square()) * others).sum(1)
+        return ((squares @ weights.double()) * others).sum(1)
 
     def _basis_for(self, like: Tensor) -> KroneckerBasis:
         """The basis in the dtype, and on the device, of a tensor."""
@@ -89,13 +90,13 @@ class Rotated(Approximation):
             self._converted[key] = self.basis.to(like)
         return self._converted[key]
 
-    def _inverse_root_for(self, like: Tensor) -> Tensor:
-        """(λ + δ)^(-power/2) likewise, with zeros where λ and δ are zero."""
-        key = ("inverse root", like.dtype, like.device)
+    def _inverse_for(self, like: Tensor) -> Tensor:
+        """(λ + δ)^(-power) likewise, with zeros where λ and δ are zero."""
+        key = ("inverse", like.dtype, like.device)
         if key not in self._converted:
             damped = self.options.damped(self.eigenvalues)
-            root = torch.where(damped > 0, damped ** (-self.options.power / 2), 0.0)
-            self._converted[key] = root.to(device=like.device, dtype=like.dtype)
+            inverse = torch.where(damped > 0, damped**-self.options.power, 0.0)
+            self._converted[key] = inverse.to(device=like.device, dtype=like.dtype)
         return self._converted[key]
 
     def _set_eigenvalues(self, eigenvalues: Tensor) -> None:

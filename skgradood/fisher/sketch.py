@@ -11,9 +11,9 @@ from torch import Tensor
 from skgradood.fisher.approximation import FisherOptions
 from skgradood.fisher.basis import KroneckerBasis, eigenbasis
 from skgradood.fisher.rotated import Rotated, without_rounding
+from skgradood.fisher.squares import weighted_sum_of_squares
 from skgradood.fisher.views import mode_sizes
 from skgradood.gradients import LayerGradient
-from skgradood.gradients.contributions import sum_of_squares
 
 
 class Sketch(Rotated):
@@ -46,7 +46,7 @@ class Sketch(Rotated):
             return torch.zeros(gradient.n, dtype=torch.float64, device=gradient.device)
         sketched = self._sketched(gradient)
         coordinates = sketched @ self.directions.to(sketched)
-        return sum_of_squares(coordinates * self._inverse_root_for(sketched))
+        return weighted_sum_of_squares(coordinates, self._inverse_for(sketched))
 
     def whitened(self, gradients: Tensor) -> Tensor:
         raise ValueError(
