@@ -7,6 +7,7 @@ import numpy as np
 # The outermost values of either side that set how fast its tail falls.
 _TAIL_SHARE = 0.1
 _MIN_TAIL = 2
+_LEAST_SPREAD = 1e-6
 
 
 def two_sided_log_p(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -44,8 +45,8 @@ def _log_lower_tail(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
     n_tail = min(n, max(_MIN_TAIL, int(np.ceil(_TAIL_SHARE * n))))
     tail = reference[:n_tail]
     spread = float(np.mean(tail[-1] - tail))
-    # Equal values have no spread: any other value is then as far out as numbers go.
-    scale = max(spread, np.finfo(np.float64).tiny)
+    # Equal values have no spread: one is given to them, so that other values can be told apart.
+    scale = max(spread, _LEAST_SPREAD * abs(reference[0]), np.finfo(np.float64).tiny)
     with np.errstate(over="ignore"):
         beyond = np.log(heights[0]) + (values - reference[0]) / scale
     return np.where(values < reference[0], beyond, inside)
