@@ -1,0 +1,71 @@
+"""What the speed benchmark times: ways to per-sample gradients, the engine's and others'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.peers import PEERS
+from skgradood.gradients import GradientEngine, SquaredNorms, layer_layout
+from skgradood.gradients.batching import available_memory
+
+ORDINARY = "forward + backward"
+OURS = "capture"
+
+# What is slow is timed on a few samples, and its time is scaled to the batch.
+FEW = 16
+
+Start = Callable[[nn.Module, Tensor], Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to serve one batch.
+
+    ``start(module, X)`` returns what is timed. ``rows(module, n)`` says on how many of n samples.
+    """
+
+    start: Start
+    rows: Callable[[nn.Module, int], int] = lambda module, n: n
+    rounds: int | None = None
+
+
+def ordinary(module: nn.Module, X: Tensor) -> Callable[[], object]:
+    """The aggregated gradient of a batch, as training computes it."""
+    parameters = list(module.parameters())
+    return lambda: torch.autograd.grad(module.log_prob(X).sum(), parameters, allow_unused=True)
+
+
+def norms(engine: str, autocast: str | None = None) -> Start:
+    """Squared norms of all layers by one strategy of the engine."""
+
+    def start(module: nn.Module, X: Tensor) -> Callable[[], object]:
+        runner = GradientEngine(module, engine=engine, batch_size=len(X), autocast=autocast)
+        return lambda: runner.run(X, SquaredNorms(layer_layout(module)))
+
+    return start
+
+
+def _few(module: nn.Module, n: int) -> int:
+    return min(n, FEW)
+
+
+def _if_gradients_fit(module: nn.Module, n: int) -> int:
+    """All samples, unless the gradients of all layers of all samples do not fit twice."""
+    parameter = next(module.parameters())
+    bytes_a_row = 2 * parameter.element_size() * sum(p.numel() for p in module.parameters())
+    available = available_memory(parameter.device) or bytes_a_row * n
+    return max(1, min(n, available // (2 * bytes_a_row)))
+
+
+# A new column of the table is a new entry here.
+METHODS: dict[str, Method] = {
+    ORDINARY: Method(ordinary),
+    OURS: Method(norms("capture")),
+    "func": Method(norms("func"), rows=_few, rounds=3),
+    "loop": Method(norms("loop"), rows=_few, rounds=3),
+    **{name: Method(start, rows=_if_gradients_fit, rounds=3) for name, start in PEERS.items()},
+}
