@@ -81,6 +81,7 @@ class FisherEstimate:
 
     @property
     def complete(self) -> bool:
+        """Whether no further pass is needed."""
         return all(a.complete for members in self.by_parameter.values() for a in members)
 
     def fit(self, stream: Callable[[Reducer], Sized]) -> FisherEstimate:

@@ -34,9 +34,13 @@ class ModeMoments:
         """Σ over samples of G₍ₖ₎ G₍ₖ₎ᵀ, for the unfolding of every mode k; float64."""
         if self.prefers_factors(gradient):
             return self._sum_of_blocks(gradient, self._gradients_of_factors)
+        gradients = gradient.dense()
+        if len(self.sizes) == 1:
+            # An exact matrix may be inverted without damping: float32 would fill its null space.
+            gradients = gradients.double()
         return [
             self._gram(unfolded, unfolded, mode)
-            for mode, unfolded in enumerate(_unfoldings(gradient.dense(), self.sizes))
+            for mode, unfolded in enumerate(_unfoldings(gradients, self.sizes))
         ]
 
     def of_activations(self, gradient: LayerGradient) -> Moments:
