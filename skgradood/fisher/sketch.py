@@ -34,7 +34,7 @@ class Sketch(Rotated):
         self.size = math.prod(v.shape[1] for v in self.basis.vectors if v is not None)
 
     def _terms(self, gradient: LayerGradient) -> dict[str, Tensor]:
-        sketched = self._sketched(gradient)
+        sketched = self._sketched(gradient).double()  # float32 would fill the null space
         return {"moments": sketched.mT @ sketched}
 
     def finalize(self) -> None:
