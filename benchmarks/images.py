@@ -9,32 +9,49 @@ import numpy as np
 
 from skgradood.datasets import load_images
 
-TRAIN_FILES = {"fashion_mnist": "fashion_mnist_train.npz"}
-TEST_FILES = {"fashion_mnist": "fashion_mnist_test.npz"}
-OOD_FILES = {
+TEST_FILES = {
     "MNIST": "mnist_test.npz",
     "KMNIST": "kmnist_test.npz",
+    "Fashion-MNIST": "fashion_mnist_test.npz",
     "notMNIST": "notmnist_10k.npz",
     "Omniglot": "omniglot_eval.npz",
-    "CIFAR-10 (grey)": "cifar10_test5k.npz",
-    "SVHN (grey)": "svhn_test6k.npz",
-    "CelebA (grey)": "celeba_3k.npz",
+    "CIFAR-10": "cifar10_test5k.npz",
+    "SVHN": "svhn_test6k.npz",
+    "CelebA": "celeba_3k.npz",
 }
-N_REFERENCE = 5000
-N_CALIBRATION = 5000
+_COLOURED = ("CIFAR-10", "SVHN", "CelebA")
+
+
+@dataclass(frozen=True)
+class Training:
+    """A set to train on: its file, its test set, its colour, and the sizes of held-out parts."""
+
+    file: str
+    test: str
+    mode: str
+    n_reference: int = 5000
+    n_calibration: int = 5000
+
+
+TRAININGS = {
+    "fashion_mnist": Training("fashion_mnist_train.npz", "Fashion-MNIST", "grey"),
+    "cifar10": Training("cifar10_train20k.npz", "CIFAR-10", "rgb", 4000, 2000),
+}
 
 
 @dataclass(frozen=True)
 class Division:
-    """Disjoint parts of in-distribution data, and out-of-distribution sets; uint8 (n, H, W).
+    """Disjoint parts of in-distribution data, and out-of-distribution sets.
+
+    All are uint8, (n, H, W) or (n, H, W, 3).
 
     Attributes
     ----------
     model, reference, calibration : ndarray
-        Parts of the official training images: for training the model, for fitting detectors, and
+        Parts of the training images: for training the model, for fitting detectors, and
         for calibrating them.
     test : ndarray
-        Official test images.
+        Test images.
     ood : dict of str to ndarray
         Out-of-distribution sets.
     """
@@ -51,26 +68,35 @@ def load_division(
 ) -> Division:
     """Load a training set, divide it by a seeded permutation, and draw from the other sets.
 
-    Every image that has to change size is resized by bilinear interpolation on uint8; colour
-    becomes grey by ITU-R 601 luma. Noise and constant images are drawn from the seed.
+    Every image that has to change size is resized by bilinear interpolation on uint8. Where the
+    training images are grey, colour becomes grey by ITU-R 601 luma; where they have colours, grey
+    images get three equal channels. Noise and constant images are drawn from the seed.
     """
     rng = np.random.default_rng(seed)
-    images = _load(data_dir / TRAIN_FILES[train], size)
+    own = TRAININGS[train]
+    images = _load(data_dir / own.file, size, own.mode)
     images = images[rng.permutation(len(images))]
-    calibration, reference, model = np.split(images, [N_CALIBRATION, N_CALIBRATION + N_REFERENCE])
+    held_out = [own.n_calibration, own.n_calibration + own.n_reference]
+    calibration, reference, model = np.split(images, held_out)
     ood = {
-        name: _draw(_load(data_dir / file, size), n_ood, rng) for name, file in OOD_FILES.items()
+        _title(name, own.mode): _draw(_load(data_dir / file, size, own.mode), n_ood, rng)
+        for name, file in TEST_FILES.items()
+        if name != own.test
     }
-    shape = (n_ood, size, size)
+    shape = (n_ood, *images.shape[1:])
     ood["noise"] = rng.integers(0, 256, shape, dtype=np.uint8)
-    greys = rng.integers(0, 256, (n_ood, 1, 1), dtype=np.uint8)
-    ood["constant"] = np.broadcast_to(greys, shape).copy()
-    test = _draw(_load(data_dir / TEST_FILES[train], size), n_test, rng)
+    colours = rng.integers(0, 256, (n_ood, 1, 1, *shape[3:]), dtype=np.uint8)
+    ood["constant"] = np.broadcast_to(colours, shape).copy()
+    test = _draw(_load(data_dir / TEST_FILES[own.test], size, own.mode), n_test, rng)
     return Division(model, reference, calibration, test, ood)
 
 
-def _load(path: Path, size: int) -> np.ndarray:
-    return load_images(path, size=(size, size), mode="grey").data
+def _title(name: str, mode: str) -> str:
+    return f"{name} (grey)" if mode == "grey" and name in _COLOURED else name
+
+
+def _load(path: Path, size: int, mode: str) -> np.ndarray:
+    return load_images(path, size=(size, size), mode=mode).data
 
 
 def _draw(images: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

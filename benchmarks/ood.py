@@ -20,7 +20,7 @@ import joblib
 import numpy as np
 from sklearn.frozen import FrozenEstimator
 
-from benchmarks.images import TRAIN_FILES, Division, load_division
+from benchmarks.images import TRAININGS, Division, load_division
 from benchmarks.presets import PRESETS
 from benchmarks.results import Run, write_results
 from skgradood import ChiSquareJointDensity, GenerativeNet, GradientNormTransformer
@@ -47,7 +47,7 @@ def main() -> None:
     division = load_division(
         arguments.data_dir,
         arguments.train,
-        size=preset.image_size,
+        size=preset.image_size[arguments.train],
         n_test=arguments.n_test,
         n_ood=arguments.n_ood,
         seed=arguments.seed,
@@ -62,7 +62,7 @@ def main() -> None:
     run = Run(
         train=arguments.train,
         model=arguments.model,
-        description=preset.description,
+        description=f"{preset.description}, {preset.epochs[arguments.train]} epochs",
         seed=arguments.seed,
         n_layers=len(score.names) - 1,
         bits_per_dim=float(net.bits_per_dim(division.test[:1000]).mean()),
@@ -78,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of the .npz files")
-    parser.add_argument("--train", choices=sorted(TRAIN_FILES), default="fashion_mnist")
+    parser.add_argument("--train", choices=sorted(TRAININGS), default="fashion_mnist")
     parser.add_argument("--model", choices=sorted(PRESETS), default="vae")
     parser.add_argument("--n-test", type=int, default=5000, help="in-distribution test images")
     parser.add_argument("--n-ood", type=int, default=2000, help="images of each other set")
@@ -92,7 +92,7 @@ def trained(division: Division, arguments: argparse.Namespace) -> tuple[Generati
     """Train the preset's model, or take it from the cache."""
     preset = PRESETS[arguments.model]
     images = division.model
-    net = preset.make(arguments.seed)
+    net = preset.make(arguments.seed, preset.epochs[arguments.train])
     path = arguments.cache_dir / f"{arguments.train}-{arguments.model}-{_key(net, images)}.joblib"
     if path.exists():
         return joblib.load(path)

@@ -15,20 +15,20 @@ from skgradood.models import VAE, GenerativeNet, Glow
 
 @dataclass(frozen=True)
 class Preset:
-    """How large images are, what is trained on them, and what its control differentiates.
+    """How large images are, what is trained on them how long, and what its control differentiates.
 
     ``wrong_objective`` takes the place of the log-likelihood: what a detector still finds with
     its gradients does not come from the score.
     """
 
-    image_size: int
-    make: Callable[[int], GenerativeNet]
+    image_size: dict[str, int]
+    make: Callable[[int, int], GenerativeNet]
+    epochs: dict[str, int]
     wrong_objective: Callable[[nn.Module, Tensor, torch.Generator], Tensor]
     description: str
 
 
-def _vae(seed: int) -> GenerativeNet:
-    epochs = 4
+def _vae(seed: int, epochs: int) -> GenerativeNet:
     return GenerativeNet(
         VAE,
         module__latent_dim=100,
@@ -42,8 +42,7 @@ def _vae(seed: int) -> GenerativeNet:
     )
 
 
-def _glow(seed: int) -> GenerativeNet:
-    epochs = 3
+def _glow(seed: int, epochs: int) -> GenerativeNet:
     return GenerativeNet(
         Glow,
         module__n_levels=2,
@@ -69,17 +68,18 @@ def _sum_of_latents(module: nn.Module, X: Tensor, generator: torch.Generator) ->
 
 PRESETS = {
     "vae": Preset(
-        32,
+        {"fashion_mnist": 32, "cifar10": 32},
         _vae,
+        {"fashion_mnist": 4, "cifar10": 6},
         _sum_of_posterior_means,
         "VAE of ROSE (width 32, latent 100, 256-way categorical pixels), Adam 1e-3 with cosine "
-        "decay, 4 epochs",
+        "decay",
     ),
     "glow": Preset(
-        28,
+        {"fashion_mnist": 28, "cifar10": 32},
         _glow,
+        {"fashion_mnist": 3, "cifar10": 8},
         _sum_of_latents,
-        "Glow (L = 2, K = 8, 96 hidden channels, affine, LU), Adam 1e-3 with cosine decay, "
-        "3 epochs",
+        "Glow (L = 2, K = 8, 96 hidden channels, affine, LU), Adam 1e-3 with cosine decay",
     ),
 }
