@@ -23,6 +23,7 @@ FLOORS = {
     "models": 2,
     "model_selection": 2,
     "metrics": 2,
+    "objectives": 2,
     "features": 3,
     "detectors": 3,
     "baselines": 4,

@@ -129,9 +129,12 @@ class LogLikelihoodDetector(SampleDetector):
         ValueError
             If X is not what the model takes.
         """
-        samples, group_size = self._take(X, reset=True)
-        self.likelihood_model_ = self._fit_model(self.estimator, samples, self.log_likelihood)
-        self.offset_ = contamination_offset(self._scores(samples, group_size), self.contamination)
+        with self._untouched_by_failure():
+            samples, group_size = self._take(X, reset=True)
+            self.likelihood_model_ = self._fit_model(self.estimator, samples, self.log_likelihood)
+            self.offset_ = contamination_offset(
+                self._scores(samples, group_size), self.contamination
+            )
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -275,25 +278,26 @@ class TypicalityDetector(SampleDetector):
         ValueError
             If X is not what the model takes, or no log-likelihood is finite.
         """
-        samples, group_size = self._take(X, reset=True)
-        self.likelihood_model_ = self._fit_model(self.estimator, samples, self.log_likelihood)
-        values = self._values(samples, group_size)
-        finite = np.isfinite(values)
-        if not finite.any():
-            raise ValueError(
-                f"none of the {len(values)} training samples has a finite log-likelihood: the "
-                "model does not fit these data"
-            )
-        if not finite.all():
-            warnings.warn(
-                f"{int((~finite).sum())} of {len(values)} training samples have no finite "
-                "log-likelihood and were left out of the reference.",
-                UserWarning,
-                stacklevel=3,
-            )
-        self.reference_ = np.sort(values[finite])
-        self.mean_ = float(self.reference_.mean())
-        self.offset_ = contamination_offset(self._scores(values), self.contamination)
+        with self._untouched_by_failure():
+            samples, group_size = self._take(X, reset=True)
+            self.likelihood_model_ = self._fit_model(self.estimator, samples, self.log_likelihood)
+            values = self._values(samples, group_size)
+            finite = np.isfinite(values)
+            if not finite.any():
+                raise ValueError(
+                    f"none of the {len(values)} training samples has a finite log-likelihood: the "
+                    "model does not fit these data"
+                )
+            if not finite.all():
+                warnings.warn(
+                    f"{int((~finite).sum())} of {len(values)} training samples have no finite "
+                    "log-likelihood and were left out of the reference.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+            self.reference_ = np.sort(values[finite])
+            self.mean_ = float(self.reference_.mean())
+            self.offset_ = contamination_offset(self._scores(values), self.contamination)
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:

@@ -194,11 +194,14 @@ class LikelihoodRatioDetector(SampleDetector):
         ImportError
             If the codec is not installed.
         """
-        samples, group_size = self._take(X, reset=True)
-        self._check_background()  # before a model is trained
-        self.likelihood_model_ = self._fit_model(self.estimator, samples, self.log_likelihood)
-        self.background_model_ = self._fit_background(samples)
-        self.offset_ = contamination_offset(self._scores(samples, group_size), self.contamination)
+        with self._untouched_by_failure():
+            samples, group_size = self._take(X, reset=True)
+            self._check_background()  # before a model is trained
+            self.likelihood_model_ = self._fit_model(self.estimator, samples, self.log_likelihood)
+            self.background_model_ = self._fit_background(samples)
+            self.offset_ = contamination_offset(
+                self._scores(samples, group_size), self.contamination
+            )
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:

@@ -167,10 +167,13 @@ class LikelihoodRegretDetector(SampleDetector):
         ValueError
             If X is not what the model takes.
         """
-        samples, group_size = self._take(X, reset=True)
-        self.likelihood_model_ = self._fit_model(self.estimator, samples)
-        check_variational(self.likelihood_model_.module)
-        self.offset_ = contamination_offset(self._scores(samples, group_size), self.contamination)
+        with self._untouched_by_failure():
+            samples, group_size = self._take(X, reset=True)
+            self.likelihood_model_ = self._fit_model(self.estimator, samples)
+            check_variational(self.likelihood_model_.module)
+            self.offset_ = contamination_offset(
+                self._scores(samples, group_size), self.contamination
+            )
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:

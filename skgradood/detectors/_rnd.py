@@ -167,26 +167,29 @@ class RandomNetworkDistillationDetector(SampleDetector):
         RuntimeError
             If training diverges.
         """
-        samples, group_size = self._take(X, reset=True)
-        sets = [samples, *self._blurred(samples)]
-        self.input_shape_ = samples.shape[1:]
-        self._is_bytes = samples.dtype == np.uint8
-        self.location_ = samples.mean(axis=0, dtype=np.float64)
-        self.scale_ = np.maximum(samples.std(axis=0, dtype=np.float64), _SMALLEST_DEVIATION)
-        device = resolve_device(self.device)
-        with isolated_rng(self._seed):
-            networks = Distillation(self.input_shape_, len(sets), self.n_features, self.width)
-        networks.to(device, self._dtype).learn(
-            sets,
-            lambda chosen: self._as_input(chosen).to(device),
-            max_epochs=self.max_epochs,
-            lr=self.lr,
-            batch_size=self._batch_size,
-            generator=torch.Generator().manual_seed(self._seed),
-        )
-        self.weights_ = networks.to_arrays()
-        self._n_targets = len(sets)
-        self.offset_ = contamination_offset(self._scores(samples, group_size), self.contamination)
+        with self._untouched_by_failure():
+            samples, group_size = self._take(X, reset=True)
+            sets = [samples, *self._blurred(samples)]
+            self.input_shape_ = samples.shape[1:]
+            self._is_bytes = samples.dtype == np.uint8
+            self.location_ = samples.mean(axis=0, dtype=np.float64)
+            self.scale_ = np.maximum(samples.std(axis=0, dtype=np.float64), _SMALLEST_DEVIATION)
+            device = resolve_device(self.device)
+            with isolated_rng(self._seed):
+                networks = Distillation(self.input_shape_, len(sets), self.n_features, self.width)
+            networks.to(device, self._dtype).learn(
+                sets,
+                lambda chosen: self._as_input(chosen).to(device),
+                max_epochs=self.max_epochs,
+                lr=self.lr,
+                batch_size=self._batch_size,
+                generator=torch.Generator().manual_seed(self._seed),
+            )
+            self.weights_ = networks.to_arrays()
+            self._n_targets = len(sets)
+            self.offset_ = contamination_offset(
+                self._scores(samples, group_size), self.contamination
+            )
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:

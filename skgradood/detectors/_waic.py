@@ -139,11 +139,14 @@ class WaicDetector(SampleDetector):
         ValueError
             If X is not what the models take, or there are fewer than two members.
         """
-        samples, group_size = self._take(X, reset=True)
-        self.likelihood_models_ = [
-            self._fit_model(member, samples, self.log_likelihood) for member in self._members()
-        ]
-        self.offset_ = contamination_offset(self._scores(samples, group_size), self.contamination)
+        with self._untouched_by_failure():
+            samples, group_size = self._take(X, reset=True)
+            self.likelihood_models_ = [
+                self._fit_model(member, samples, self.log_likelihood) for member in self._members()
+            ]
+            self.offset_ = contamination_offset(
+                self._scores(samples, group_size), self.contamination
+            )
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from skgradood.objectives import kl_to_uniform, predicted_label_log_prob
+
 # Classes of scikit-learn whose fitted state is numbers, strings and arrays.
 _SKLEARN = {
     "sklearn.compose": ("ColumnTransformer",),
@@ -32,6 +34,9 @@ _ROOMS = ("skgradood.detectors", "skgradood.features", "skgradood.models")
 _FUNCTIONS: dict[str, Callable] = {
     f"numpy.{function.__name__}": function
     for function in (np.exp, np.expm1, np.log, np.log1p, np.sqrt, np.abs)
+} | {
+    f"{function.__module__}.{function.__name__}": function
+    for function in (kl_to_uniform, predicted_label_log_prob)
 }
 
 

@@ -48,6 +48,49 @@ def test_elbo_draws_once_from_the_posterior():
     torch.testing.assert_close(model.training_loss(X, torch.Generator().manual_seed(5)), -expected)
 
 
+def test_importance_weighted_bound_is_burdas():
+    model = make_vae()
+    X = images(3, model.input_shape)
+    mean, log_variance = model.encode(X)
+    posterior, prior = Normal(mean, (0.5 * log_variance).exp()), Normal(torch.zeros_like(mean), 1.0)
+    generator = torch.Generator().manual_seed(5)
+    weights = []
+    for _ in range(4):
+        noise = torch.randn(mean.shape, generator=generator, dtype=torch.float64)
+        z = mean + noise * posterior.scale
+        pixels = Categorical(logits=model.decode(z).movedim(1, -1))
+        joint = pixels.log_prob(X.long()).flatten(1).sum(1) + prior.log_prob(z).sum(1)
+        weights.append(joint - posterior.log_prob(z).sum(1))
+    shift = torch.stack(weights).amax(0)
+    expected = shift + (torch.stack(weights) - shift).exp().mean(0).log()
+    bound = model.log_prob_iw(X, torch.Generator().manual_seed(5), k=4)
+    torch.testing.assert_close(bound, expected)
+
+
+def test_more_importance_weights_come_closer_to_the_log_likelihood_from_below():
+    """A decoder that reads one latent variable only: the integral over it by quadrature."""
+    model = make_vae((1, 8, 8))
+    X = images(4, model.input_shape)
+    with torch.no_grad():
+        model.decoder[0].weight[1:].zero_()
+        mean, _ = model.encode(X)
+        grid = torch.linspace(-8, 8, 2001, dtype=torch.float64)
+        latent = torch.zeros(len(grid), mean.shape[1], dtype=torch.float64)
+        latent[:, 0] = grid
+        logits = model.decode(latent).movedim(1, -1)
+        for x in X:
+            log_prob = Categorical(logits=logits).log_prob(x.long()).flatten(1).sum(1)
+            joint = log_prob + Normal(0.0, 1.0).log_prob(grid)
+            exact = joint.logsumexp(0) + (grid[1] - grid[0]).log()
+            generator = torch.Generator().manual_seed(0)
+            gaps = [
+                exact - torch.stack([model.log_prob_iw(x[None], generator, k) for _ in range(40)])
+                for k in (1, 50)
+            ]
+            assert gaps[0].mean() > gaps[1].mean() > -0.1
+            assert gaps[1].mean() < 0.3
+
+
 def test_the_published_size():
     """Weights of the model in the published code: 1x32x32, latent dimension 100."""
     weights = [p.numel() for p in VAE((1, 32, 32)).parameters() if p.ndim == 4]
