@@ -195,6 +195,33 @@ def test_noise_is_that_of_the_gradient_engine(rows):
     np.testing.assert_allclose(detector.score_samples(rows), noisy, rtol=1e-10)
 
 
+def test_importance_weights_are_drawn_for_the_row(rng):
+    torch.manual_seed(0)
+    images = rng.integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
+    vae = VAE((1, 8, 8), latent_dim=2, width=4).double()
+    scores = {}
+    for batch_size in (2, 5):
+        detector = LogLikelihoodDetector(
+            vae, log_likelihood="log_prob_iw", batch_size=batch_size
+        ).fit(images)
+        scores[batch_size] = detector.score_samples(images)
+    np.testing.assert_allclose(scores[2], scores[5], rtol=1e-10)
+    few = LogLikelihoodDetector(
+        vae, log_likelihood=lambda module, X, generator: module.log_prob_iw(X, generator, 2)
+    ).fit(images)
+    assert not np.allclose(few.score_samples(images), scores[5])
+
+
+@pytest.mark.parametrize("detector", [LogLikelihoodDetector, TypicalityDetector])
+def test_a_fit_that_fails_leaves_the_earlier_one(detector, rows):
+    fitted = detector(gaussian(MEAN, SCALE)).fit(rows)
+    scores = fitted.score_samples(rows)
+    with pytest.raises(ValueError, match="2 features"):
+        fitted.fit(rows[:, :2])
+    assert fitted.n_features_in_ == 3
+    np.testing.assert_array_equal(fitted.score_samples(rows), scores)
+
+
 def test_in_grid_search_conformal_detector_and_pipeline(rows):
     net = GenerativeNet(DiagonalGaussian, max_epochs=2, random_state=0)
     X = np.concatenate([rows, rows[:40] + 8])
