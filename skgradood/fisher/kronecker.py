@@ -106,7 +106,8 @@ class KFAC(Rotated):
             return traces[0] ** (1 - len(traces)) / self.n_samples if traces[0] > 0 else 0.0
         # The modes of the activations have one trace between them.
         shared = traces[1] ** (2 - len(traces)) if traces[1] > 0 else 0.0
-        return shared / (n_terms * self.n_samples)
+        without_activations = float(self.sums.get("gradients n", 0.0))
+        return shared / (n_terms * (self.n_samples - without_activations))
 
 
 class EKFAC(KFAC):
