@@ -64,6 +64,7 @@ ESTIMATORS = [
     RoseDetector(),
     RoseDetector(power=2),
     ScoreTestDetector(),
+    ScoreTestDetector(given=-1),
     ScoreTestDetector(input="log", reference="chi2", df=3),
     CombinedDetector(
         [("density", ChiSquareJointDensity()), ("rose", RoseDetector())], random_state=0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,8 +15,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skgradood.detectors import _gamma
 from skgradood.detectors._base import CONTAMINATION_CONSTRAINT, Detector, contamination_offset
-from skgradood.detectors._columns import MIN_SPREAD, finite_rows
+from skgradood.detectors._columns import MIN_SPREAD, column_names, finite_rows
 from skgradood.detectors._marginals import CHI2_FITS
+from skgradood.detectors._trend import Trend
 
 
 class ScoreTestDetector(Detector):
@@ -45,11 +46,21 @@ class ScoreTestDetector(Detector):
     df : float or None, default=None
         Degrees of freedom, such as the sum of a preconditioner's ``effective_dim_``. Needed for
         ``reference="chi2"``; under "fitted" k is fixed to it, and only s is estimated.
+    given : int, str or None, default=None
+        Number or name of a column that is no quadratic form but a covariate, such as the
+        log-likelihood. T is then divided by what it is on average at the same covariate (log T has
+        a quadratic trend in it), so that a sample is compared with training rows of equal
+        likelihood. Needs ``reference="fitted"``.
     contamination : "auto" or float in (0, 0.5], default="auto"
         Share of the training rows that ``predict`` calls outliers; "auto" is 0.05.
 
     Attributes
     ----------
+    trend_ : ndarray of shape (3,) or fewer, or None
+        Coefficients of the trend of log T, in powers of the covariate with its range over the
+        training rows mapped to [-1, 1].
+    covariate_range_ : ndarray of shape (2,) or None
+        That range.
     scale_ : float
         s; 1 for ``reference="chi2"``.
     df_ : float
@@ -87,6 +98,7 @@ class ScoreTestDetector(Detector):
         "input": [StrOptions({"quadratic_form", "log"})],
         "reference": [StrOptions({"fitted", "chi2"})],
         "df": [Interval(Real, 0, None, closed="neither"), None],
+        "given": [Integral, str, None],
         "contamination": CONTAMINATION_CONSTRAINT,
     }
 
@@ -96,11 +108,13 @@ class ScoreTestDetector(Detector):
         input: str = "quadratic_form",
         reference: str = "fitted",
         df: float | None = None,
+        given: int | str | None = None,
         contamination: float | str = "auto",
     ):
         self.input = input
         self.reference = reference
         self.df = df
+        self.given = given
         self.contamination = contamination
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -121,11 +135,14 @@ class ScoreTestDetector(Detector):
         Raises
         ------
         ValueError
-            For fewer than two finite rows, sums of which none is positive or that do not vary, or
-            ``reference="chi2"`` without ``df``.
+            For fewer than two finite rows, sums of which none is positive or that do not vary,
+            ``reference="chi2"`` without ``df`` or with ``given``, or a column ``given`` that is
+            not there.
         """
         X = validate_data(self, X, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2)
-        log_sums = self._log_sums(finite_rows(self, X))
+        rows = finite_rows(self, X)
+        self._fit_trend(rows)
+        log_sums = self._log_statistic(rows)
         if self.reference == "chi2":
             if self.df is None:
                 raise ValueError(
@@ -150,12 +167,13 @@ class ScoreTestDetector(Detector):
         Returns
         -------
         ndarray of shape (n,), float64
-            T, the sum of the quadratic forms; inf for rows with NaN or infinity.
+            T, the sum of the quadratic forms, relative to its trend if there is one; inf for rows
+            with NaN or infinity.
         """
         X, finite = self._check_rows(X)
         statistic = np.full(len(X), np.inf)
         with np.errstate(over="ignore"):  # infinity is what it should be
-            statistic[finite] = np.exp(self._log_sums(X[finite]))
+            statistic[finite] = np.exp(self._log_statistic(X[finite]))
         return statistic
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -174,7 +192,7 @@ class ScoreTestDetector(Detector):
         """
         X, finite = self._check_rows(X)
         scores = np.full(len(X), -np.inf)
-        scores[finite] = self._log_p(self._log_sums(X[finite]))
+        scores[finite] = self._log_p(self._log_statistic(X[finite]))
         return scores
 
     def p_values(self, X: Any) -> np.ndarray:
@@ -202,6 +220,43 @@ class ScoreTestDetector(Detector):
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite=False)
         return X, np.isfinite(X).all(axis=1)
+
+    def _fit_trend(self, X: np.ndarray) -> None:
+        self.trend_, self.covariate_range_ = None, None
+        if self.given is None:
+            return
+        if self.reference == "chi2":
+            raise ValueError(
+                'given= divides the statistic by its trend, so that reference="chi2" does not '
+                'apply; use reference="fitted"'
+            )
+        forms, covariate = self._divided(X)
+        log_sums = self._log_sums(forms)
+        positive = np.isfinite(log_sums)
+        if positive.any():
+            trend = Trend.fit(covariate[positive], log_sums[positive])
+            self.trend_, self.covariate_range_ = trend.coefficients, trend.covariate_range
+
+    def _log_statistic(self, X: np.ndarray) -> np.ndarray:
+        """Compute log T, (n,), relative to its trend."""
+        if self.trend_ is None or self.covariate_range_ is None:
+            return self._log_sums(X)
+        forms, covariate = self._divided(X)
+        return self._log_sums(forms) - Trend(self.trend_, self.covariate_range_)(covariate)
+
+    def _divided(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Quadratic forms, and the covariate."""
+        names = column_names(self)
+        position: Any = names.index(self.given) if self.given in names else self.given
+        n_columns = X.shape[1]
+        if isinstance(position, str) or not -n_columns <= position < n_columns:
+            raise ValueError(
+                f"given={self.given!r} is none of the {n_columns} columns; expected a number, or "
+                f"one of the names {names[:5]}{'...' if len(names) > 5 else ''}"
+            )
+        if n_columns == 1:
+            raise ValueError("given= leaves no column of quadratic forms; X has n_features=1")
+        return np.delete(X, position, axis=1), X[:, position]
 
     def _log_sums(self, X: np.ndarray) -> np.ndarray:
         """Compute log T, (n,): -inf where T is not positive."""
