@@ -131,7 +131,9 @@ class GatedLayer(nn.Module):
     def __init__(self, n_in: int, n_out: int, kernel: int, *, first: bool) -> None:
         super().__init__()
         half = kernel // 2
-        self.pads = ((half, half, half + 1, 0), (half + 1 if first else half, 0, 0, 0))
+        # Only the first layer leaves out the row, and the pixel, that it stands at.
+        reach = half + 1 if first else half
+        self.pads = ((half, half, reach, 0), (reach, 0, 0, 0))
         self.first = first
         self.above = nn.Conv2d(n_in, 2 * n_out, (half + 1, kernel))
         self.left = nn.Conv2d(n_in, 2 * n_out, (1, half + 1))

@@ -101,24 +101,29 @@ def test_batches_travel_and_arrive_in_order():
     assert torch.equal(feeder.take(32, 32).cpu(), X[32:64])
 
 
-@pytest.mark.parametrize("name", ["mlp", "conv2d", "vae", "glow_lu", "transformer_layer"])
-def test_nothing_waits_for_the_gpu_between_batches(name):
+# Without Gram norms, which look at what they have lost by cancellation.
+@pytest.mark.parametrize("name", ["mlp", "batch_norm_of_rows", "diagonal_gaussian"])
+def test_a_batch_waits_for_the_gpu_once_at_most(name):
     module, X = CASES[name].make(torch.float32)
     module, X = module.cuda(), torch.cat([X] * 8).cuda()
-    norms = SquaredNorms(layer_layout(module))
     engine = GradientEngine(module, batch_size=len(X) // 4)
-    engine.run(X, norms)  # verified, and shapes are known
-    inside = engine._run_batch
+    engine.run(X, SquaredNorms(layer_layout(module)))  # verified, and shapes are known
+    inside, waits = engine._run_batch, []
 
     def watched(batch, reducer):
-        torch.cuda.set_sync_debug_mode("error")
+        torch.cuda.set_sync_debug_mode("warn")
         try:
-            return inside(batch, reducer)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                return inside(batch, reducer)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+            waits.append(sum("synchroniz" in str(w.message) for w in caught))
 
     engine._run_batch = watched
     engine.run(X, SquaredNorms(layer_layout(module)))
+    assert len(waits) == 4
+    assert max(waits) <= 1
 
 
 def test_memory_running_out_for_true_halves_the_batch(caplog):
