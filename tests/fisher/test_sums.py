@@ -162,9 +162,7 @@ def test_memory_runs_out_and_half_a_batch_is_tried(whole, monkeypatch):
 
     estimate = started()
     while not estimate.complete:
-        unfinished = {
-            n: [a for a in m if not a.complete] for n, m in estimate.by_parameter.items()
-        }
+        unfinished = {n: [a for a in m if not a.complete] for n, m in estimate.by_parameter.items()}
         engine(N).run(X, Tight(unfinished))
         for members in unfinished.values():
             for a in members:
