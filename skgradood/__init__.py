@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from skgradood.features import (
         FisherPreconditioner,
+        GradientAngleTransformer,
         GradientNormTransformer,
         LogLikelihoodTransformer,
     )
@@ -41,6 +42,7 @@ __all__ = [
     "ConformalDetector",
     "FisherPreconditioner",
     "GenerativeNet",
+    "GradientAngleTransformer",
     "GradientNormTransformer",
     "LikelihoodRatioDetector",
     "LikelihoodRegretDetector",
@@ -65,6 +67,7 @@ _HOMES = {
     "ConformalDetector": "skgradood.detectors",
     "FisherPreconditioner": "skgradood.features",
     "GenerativeNet": "skgradood.models",
+    "GradientAngleTransformer": "skgradood.features",
     "GradientNormTransformer": "skgradood.features",
     "LikelihoodRatioDetector": "skgradood.detectors",
     "LikelihoodRegretDetector": "skgradood.detectors",

@@ -31,6 +31,7 @@ from skgradood import (
     TypicalityDetector,
     WaicDetector,
 )
+from skgradood.features import GradientAngleTransformer
 from skgradood.models import DiagonalGaussian, RealNVP
 from tests.detectors.likelihoods import RowVAE
 
@@ -44,6 +45,7 @@ ESTIMATORS = [
     row_net(),
     GenerativeNet(RealNVP, max_epochs=1, dtype="float64", random_state=0),
     GradientNormTransformer(row_net(), random_state=0),
+    GradientAngleTransformer(row_net(), random_state=0),
     GradientNormTransformer(
         row_net(), layers="channel", output="log", log_likelihood_column=True, random_state=0
     ),
