@@ -13,22 +13,24 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import OneClassSVM
 
 from skgradood.detectors import ChiSquareJointDensity
+from skgradood.detectors._recommended import recommended_detector
 
-OURS = "joint density (ours)"
+RECOMMENDED = "recommended"
+_NORMS, _PRECONDITIONED = "__identity", "__ekfac"
 
 
 def baseline_detectors(feature_names: Sequence[str], *, random_state: Any = None) -> dict[str, Any]:
-    """Make unfitted detectors of one feature table, from likelihood alone to our default.
+    """Make unfitted detectors of one feature table, from likelihood alone to our recommendation.
 
-    The table has log squared norms in all columns but the last, which is the log-likelihood:
-    ``GradientNormTransformer(estimator, output="log", log_likelihood_column=True)``.
+    The table is that of ``FisherPreconditioner(estimator, approximation=("identity", "ekfac"),
+    power=2, output="log", log_likelihood_column=True)``: one backward pass for all of them.
 
     Parameters
     ----------
-    feature_names : sequence of L + 1 str
-        Names of the columns; the last must be "log_likelihood".
+    feature_names : sequence of 2 L + 1 str
+        Names of the columns.
     random_state : int, RandomState or None, default=None
-        Seed of the isolation forest.
+        Seed of the isolation forest and of our recommendation.
 
     Returns
     -------
@@ -38,12 +40,13 @@ def baseline_detectors(feature_names: Sequence[str], *, random_state: Any = None
         - "joint density (published)": independent log-normal squared norms [2]_, no
           log-likelihood;
         - "one-class SVM" and "isolation forest": on the log squared norms [2]_;
-        - "joint density (ours)": covariance-aware, on log squared norms and log-likelihood.
+        - "joint density (dependent)": covariance-aware, on log squared norms and log-likelihood;
+        - "recommended": what `skgradood.make_detector` makes, on the preconditioned columns.
 
     Raises
     ------
     ValueError
-        If the last column is not the log-likelihood, or is the only one.
+        If the columns are not those of that table.
 
     References
     ----------
@@ -52,34 +55,53 @@ def baseline_detectors(feature_names: Sequence[str], *, random_state: Any = None
     .. [2] Dauncey, Holmes, Williams and Falck, "Approximations to the Fisher Information Metric of
        Deep Generative Models for Out-Of-Distribution Detection", TMLR 2024.
     """
-    names = list(feature_names)
-    if len(names) < 2 or names[-1] != "log_likelihood":
-        raise ValueError(
-            "the columns must be log squared norms and, last, 'log_likelihood'; got "
-            f"{names[-3:]}. Use GradientNormTransformer(output='log', log_likelihood_column=True)."
-        )
-    norms, likelihood = slice(0, len(names) - 1), slice(len(names) - 1, len(names))
+    norms, preconditioned, likelihood = _columns(list(feature_names))
     return {
-        "log-likelihood": make_pipeline(
-            _select(likelihood), ChiSquareJointDensity(marginal="normal", tail="lower")
-        ),
-        "two-sided likelihood": make_pipeline(
-            _select(likelihood), ChiSquareJointDensity(marginal="normal", tail="two-sided")
-        ),
-        "joint density (published)": make_pipeline(
-            _select(norms),
+        "log-likelihood": on_columns(likelihood, ChiSquareJointDensity(tail="lower")),
+        "two-sided likelihood": on_columns(likelihood, ChiSquareJointDensity(tail="two-sided")),
+        "joint density (published)": on_columns(
+            norms,
             FunctionTransformer(np.exp),  # the published density is one of the norms themselves
             ChiSquareJointDensity(marginal="lognormal", dependence="independent"),
         ),
-        "one-class SVM": _on_scaled_norms(norms, OneClassSVM(nu=0.05)),
-        "isolation forest": _on_scaled_norms(norms, IsolationForest(random_state=random_state)),
-        OURS: make_pipeline(ChiSquareJointDensity(marginal="normal", dependence="gaussian")),
+        "one-class SVM": on_columns(norms, StandardScaler(), OneClassSVM(nu=0.05)),
+        "isolation forest": on_columns(
+            norms, StandardScaler(), IsolationForest(random_state=random_state)
+        ),
+        "joint density (dependent)": on_columns([*norms, *likelihood], ChiSquareJointDensity()),
+        RECOMMENDED: on_columns(
+            [*preconditioned, *likelihood], recommended_detector(random_state=random_state)
+        ),
     }
 
 
-def _on_scaled_norms(norms: slice, detector: Any) -> Pipeline:
-    return make_pipeline(_select(norms), StandardScaler(), detector)
+def on_columns(columns: Sequence[int], *steps: Any) -> Pipeline:
+    """Make a pipeline that begins with a choice of columns.
+
+    Parameters
+    ----------
+    columns : sequence of int
+        Their numbers.
+    *steps : estimator
+        What follows.
+
+    Returns
+    -------
+    Pipeline
+    """
+    return make_pipeline(ColumnTransformer([("selected", "passthrough", list(columns))]), *steps)
 
 
-def _select(columns: slice) -> ColumnTransformer:
-    return ColumnTransformer([("selected", "passthrough", columns)])
+def _columns(names: list[str]) -> tuple[list[int], list[int], list[int]]:
+    """Find the columns of norms, of preconditioned statistics, and of the log-likelihood."""
+    norms = [k for k, name in enumerate(names) if name.endswith(_NORMS)]
+    preconditioned = [k for k, name in enumerate(names) if name.endswith(_PRECONDITIONED)]
+    likelihood = [k for k, name in enumerate(names) if name == "log_likelihood"]
+    if not (norms and preconditioned and len(likelihood) == 1):
+        raise ValueError(
+            f"the columns must be '<layer>{_NORMS}', '<layer>{_PRECONDITIONED}' and "
+            f"'log_likelihood'; got {names[:2]} to {names[-2:]}. Use FisherPreconditioner("
+            "approximation=('identity', 'ekfac'), power=2, output='log', "
+            "log_likelihood_column=True)."
+        )
+    return norms, preconditioned, likelihood

@@ -6,8 +6,8 @@ from typing import Any
 
 from sklearn.pipeline import Pipeline
 
-from skgradood.detectors import ChiSquareJointDensity
-from skgradood.features import GradientNormTransformer
+from skgradood.detectors._recommended import recommended_detector
+from skgradood.features import FisherPreconditioner
 from skgradood.gradients.layers import Layers
 
 
@@ -15,6 +15,10 @@ def make_detector(
     estimator: Any,
     *,
     layers: Layers = "parameter",
+    approximation: str = "ekfac",
+    power: float = 2.0,
+    damping: float | str = "auto",
+    n_fisher_samples: int | None = 5000,
     contamination: float | str = "auto",
     engine: str = "auto",
     batch_size: int | str = "auto",
@@ -25,9 +29,11 @@ def make_detector(
 ) -> Pipeline:
     """Make the recommended detector around a likelihood model.
 
-    The logarithms of all layers' squared gradient norms and the log-likelihood, modelled by one
-    Gaussian with a shrunk covariance. It serves well with a VAE of images, and not yet with a
-    Glow, where a one-class SVM on the same features is better (``docs/results`` has the figures).
+    The squared norm of every layer's natural gradient, ‖F⁻¹ g‖², with F an EKFAC approximation of
+    its Fisher matrix, and the log-likelihood, judged by four tests whose p-values are combined by
+    Fisher's method: the sum over layers, the same at equal log-likelihoods, the joint density of
+    all layers, and typicality. It was chosen by a search over the models and data sets of
+    ``benchmarks/ood.py``; ``docs/results/default.md`` tells what was tried.
 
     Parameters
     ----------
@@ -39,23 +45,32 @@ def make_detector(
     layers : str, re.Pattern, callable or dict, default="parameter"
         What is one layer: "parameter", "module", "channel", or a grouping of your own; see
         `GradientNormTransformer`.
+    approximation : {"ekfac", "kfac", "diagonal", "identity", "block", "sketch"}, default="ekfac"
+        Of the Fisher matrix; see `FisherPreconditioner`. "diagonal" costs less.
+    power, damping, n_fisher_samples
+        See `FisherPreconditioner`. Of the samples in ``fit`` at most twice ``n_fisher_samples``
+        estimate Fisher matrices; all set the reference.
     contamination : float or "auto", default="auto"
         Share of outliers among the training samples, for ``predict``. For a false-positive rate
         that holds on fresh samples wrap the pipeline in a `ConformalDetector`.
     engine, batch_size, device, random_state, grouped
-        See `GradientNormTransformer`.
+        See `GradientNormTransformer`. ``random_state`` also divides the samples.
     memory : str, joblib.Memory or None, default=None
         Where the pipeline caches the fitted features.
 
     Returns
     -------
     Pipeline
-        With the steps "features" and "density"; ``score_samples`` is a log-density in nats,
-        higher for more normal samples.
+        With the steps "features" and "detector"; ``score_samples`` is the logarithm of a
+        p-value, higher for more normal samples.
     """
-    features = GradientNormTransformer(
+    features = FisherPreconditioner(
         estimator,
         layers=layers,
+        approximation=approximation,
+        power=power,
+        damping=damping,
+        n_fisher_samples=n_fisher_samples,
         output="log",
         log_likelihood_column=True,
         engine=engine,
@@ -64,7 +79,5 @@ def make_detector(
         random_state=random_state,
         grouped=grouped,
     )
-    density = ChiSquareJointDensity(
-        marginal="normal", dependence="gaussian", contamination=contamination
-    )
-    return Pipeline([("features", features), ("density", density)], memory=memory)
+    detector = recommended_detector(contamination=contamination, random_state=random_state)
+    return Pipeline([("features", features), ("detector", detector)], memory=memory)

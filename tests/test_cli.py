@@ -286,8 +286,8 @@ def test_demo_end_to_end(tmp_path):
         table[name] = dict(zip(names[1:], map(float, values), strict=True))
     assert len(names) == 5
     assert len(table) >= 8 + 3
-    assert table["mean"]["joint density (ours)"] > table["mean"]["log-likelihood"]
-    assert table["noise"]["joint density (ours)"] > 0.95
+    assert table["mean"]["recommended"] > table["mean"]["log-likelihood"]
+    assert table["noise"]["recommended"] > 0.95
     rates = [rate for name, row in table.items() if "false" in name for rate in row.values()]
     assert len(rates) == 4
     assert all(0.0 <= rate <= 0.11 for rate in rates)

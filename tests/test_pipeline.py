@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.ensemble import IsolationForest
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import OneClassSVM
 from sklearn.utils.estimator_checks import check_estimator
 
 from skgradood import (
     ChiSquareJointDensity,
+    CombinedDetector,
     ConformalDetector,
+    FisherPreconditioner,
     GenerativeNet,
     GradientNormTransformer,
+    ScoreTestDetector,
     make_detector,
 )
 from skgradood.model_selection import InlierKFold, outlier_scorer
@@ -36,18 +40,41 @@ def row_net():
     return GenerativeNet(DiagonalGaussian, max_epochs=2, lr=1e-2, random_state=0)
 
 
+def first_columns(table):
+    return np.asarray(table)[:, :-1]
+
+
+def last_column(table):
+    return np.asarray(table)[:, -1:]
+
+
 def test_the_recommended_detector_is_the_documented_pipeline(labelled_rows):
     X, y = labelled_rows
     net = row_net().fit(X[y == 1])
-    detector = make_detector(FrozenEstimator(net)).fit(X[y == 1])
-    features = GradientNormTransformer(
-        FrozenEstimator(net), output="log", log_likelihood_column=True
-    ).fit_transform(X[y == 1])
-    by_hand = ChiSquareJointDensity(marginal="normal", dependence="gaussian").fit(features)
-    np.testing.assert_allclose(
-        detector.score_samples(X[y == 1]), by_hand.score_samples(features), rtol=1e-10
+    detector = make_detector(FrozenEstimator(net), random_state=0).fit(X[y == 1])
+    features = FisherPreconditioner(
+        FrozenEstimator(net),
+        approximation="ekfac",
+        power=2,
+        output="log",
+        log_likelihood_column=True,
+        random_state=0,
+    ).fit(X[y == 1])
+    table = features.transform(X[y == 1])
+    statistics, likelihood = FunctionTransformer(first_columns), FunctionTransformer(last_column)
+    members = [
+        ("sum", make_pipeline(statistics, ScoreTestDetector(input="log"))),
+        ("conditional", ScoreTestDetector(input="log", given="log_likelihood")),
+        ("joint", make_pipeline(statistics, ChiSquareJointDensity())),
+        ("typicality", make_pipeline(likelihood, ChiSquareJointDensity(tail="two-sided"))),
+    ]
+    by_hand = CombinedDetector(members, random_state=0)
+    by_hand.fit(pd.DataFrame(table, columns=features.get_feature_names_out()))
+    by_hand_scores = by_hand.score_samples(
+        pd.DataFrame(features.transform(X), columns=features.get_feature_names_out())
     )
     scores = detector.score_samples(X)
+    np.testing.assert_allclose(scores, by_hand_scores, rtol=1e-8)
     assert np.median(scores[y == -1]) < np.quantile(scores[y == 1], 0.05)
 
 

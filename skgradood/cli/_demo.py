@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from sklearn.frozen import FrozenEstimator
 
-from skgradood.baselines import baseline_detectors
+from skgradood.baselines import RECOMMENDED, baseline_detectors
 from skgradood.cli._console import complain, say
 from skgradood.datasets import load_digits_ood
 from skgradood.evaluation import Comparison, compare_detectors
-from skgradood.features import GradientNormTransformer
+from skgradood.features import FisherPreconditioner
 from skgradood.inspection import ComparisonDisplay
 from skgradood.models import VAE, GenerativeNet
 
@@ -24,7 +24,8 @@ _DETECTORS = (
     "log-likelihood",
     "two-sided likelihood",
     "joint density (published)",
-    "joint density (ours)",
+    "joint density (dependent)",
+    RECOMMENDED,
 )
 _ALPHA = 0.05
 _VAE: dict[str, Any] = {"module__latent_dim": 16, "module__width": 16, "lr": 2e-3}
@@ -50,7 +51,7 @@ def demo(*, out: str, epochs: int, seed: int) -> None:
         vae = GenerativeNet(VAE, **_VAE, max_epochs=epochs, random_state=seed, verbose=1)
         vae.fit(digits.train)
         complain(f"computing features: {_describe(digits)}")
-        transformer, features = _compute_features(vae, digits)
+        transformer, features = _compute_features(vae, digits, seed)
     comparison = _compare(transformer, features, digits, seed)
     say(
         "AUROC of out-of-distribution sets (rows) against test digits, by detector (columns); "
@@ -79,9 +80,16 @@ def _describe(digits: Any) -> str:
     return f"{n} images, of which {len(digits.ood)} sets are out of distribution"
 
 
-def _compute_features(vae: GenerativeNet, digits: Any) -> tuple[Any, dict[str, np.ndarray]]:
-    transformer = GradientNormTransformer(
-        FrozenEstimator(vae), output="log", log_likelihood_column=True
+def _compute_features(
+    vae: GenerativeNet, digits: Any, seed: int
+) -> tuple[Any, dict[str, np.ndarray]]:
+    transformer = FisherPreconditioner(
+        FrozenEstimator(vae),
+        approximation=("identity", "ekfac"),
+        power=2.0,
+        output="log",
+        log_likelihood_column=True,
+        random_state=seed,
     ).fit(digits.reference)
     images = {part: digits[part] for part in _PARTS} | digits.ood
     return transformer, {name: transformer.transform(X) for name, X in images.items()}
@@ -90,7 +98,7 @@ def _compute_features(vae: GenerativeNet, digits: Any) -> tuple[Any, dict[str, n
 def _compare(
     transformer: Any, features: dict[str, np.ndarray], digits: Any, seed: int
 ) -> Comparison:
-    detectors = baseline_detectors(transformer.get_feature_names_out())
+    detectors = baseline_detectors(transformer.get_feature_names_out(), random_state=seed)
     return compare_detectors(
         {name: detectors[name] for name in _DETECTORS},
         features["reference"],

@@ -59,7 +59,7 @@ def fit(
     )
     scaler = None if samples.are_images else FrozenEstimator(StandardScaler().fit(training))
     estimator = _make_net(module, seed, **net).fit(_scaled(scaler, training))
-    detector = make_detector(FrozenEstimator(estimator))
+    detector = make_detector(FrozenEstimator(estimator), random_state=seed)
     if scaler is not None:
         detector = make_pipeline(scaler, detector)
     detector.fit(reference)

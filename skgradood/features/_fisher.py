@@ -18,16 +18,16 @@ from torch import Tensor
 from skgradood.features._held_out import Halves
 from skgradood.features._layer_features import LayerFeatures
 from skgradood.fisher import (
-    APPROXIMATIONS,
     BASES,
     DAMPING_SCALES,
     FisherEstimate,
     FisherOptions,
     QuadraticForms,
+    kinds_of,
 )
 from skgradood.gradients.layers import Layers
 
-_AUTO_DAMPING = 1e-3
+_AUTO_DAMPING = 3e-3
 
 
 def _learns_from_rows(preconditioner: Any) -> bool:
@@ -69,7 +69,7 @@ class FisherPreconditioner(LayerFeatures):
     damping : float or "auto", default="auto"
         Added to every eigenvalue before it is inverted, so that coordinates in which no row of
         ``fit`` has a gradient weigh much, but finitely. 0 leaves such coordinates out. "auto" is
-        0.001 times the tensor's mean eigenvalue.
+        0.003 times the tensor's mean eigenvalue.
     power : float, default=1.0
         The statistic is gᵀ F^(-power) g. A larger power looks more at directions in which the
         rows of ``fit`` have little gradient.
@@ -239,7 +239,7 @@ class FisherPreconditioner(LayerFeatures):
         ValueError
             If X is not what the model takes, or an option does not fit the model's parameters.
         """
-        kinds = self._kinds()
+        kinds = kinds_of(self.approximation)
         with self._untouched_by_failure():
             inputs = self._fit_model(X)
             self._start(kinds, inputs)
@@ -257,8 +257,8 @@ class FisherPreconditioner(LayerFeatures):
         """Add rows to the sums that the Fisher matrices are made of.
 
         The first call is one of `fit`. The eigenbases of "ekfac" stay those of its rows;
-        eigenvalues, and all else, follow the rows of all calls, each of which counts once. Not
-        there under ``fisher="model"``, which learns nothing from rows.
+        eigenvalues, and all else, follow the rows of all calls; a row that comes again counts
+        again. Not there under ``fisher="model"``, which learns nothing from rows.
 
         Parameters
         ----------
@@ -309,7 +309,7 @@ class FisherPreconditioner(LayerFeatures):
         """
         check_is_fitted(self)
         inputs = self._model_inputs(X)
-        n_columns = len(self._kinds()) * len(self.layer_names_)
+        n_columns = len(kinds_of(self.approximation)) * len(self.layer_names_)
         statistics = np.empty((len(inputs), n_columns))
         log_likelihoods = np.empty(len(inputs))
         seen = self.halves_.in_first(inputs)
@@ -337,19 +337,8 @@ class FisherPreconditioner(LayerFeatures):
             ``<layer>__<approximation>``.
         """
         check_is_fitted(self)
-        kinds = self._kinds()
+        kinds = kinds_of(self.approximation)
         return self._names([f"{layer}__{kind}" for kind in kinds for layer in self.layer_names_])
-
-    def _kinds(self) -> list[str]:
-        is_one = isinstance(self.approximation, str)
-        kinds: list[str] = [str(self.approximation)] if is_one else list(self.approximation)
-        unknown = [kind for kind in kinds if kind not in APPROXIMATIONS]
-        if unknown or not kinds or len(set(kinds)) < len(kinds):
-            raise ValueError(
-                f"approximation must be one of {sorted(APPROXIMATIONS)}, or several different "
-                f"ones; got {self.approximation!r}"
-            )
-        return kinds
 
     def _start(self, kinds: list[str], inputs: Tensor) -> None:
         """Estimates of no samples, and halves of no rows."""
@@ -372,18 +361,22 @@ class FisherPreconditioner(LayerFeatures):
 
     def _add(self, inputs: Tensor) -> None:
         """Take new rows into the estimates, each into one."""
-        limit = self.n_fisher_samples
-        if limit is not None:
-            limit = max(1, limit // self._group_size(inputs))
-        two = self.held_out_fisher_ is not None
-        for rows, estimate in zip(
-            self.halves_.divide(inputs, limit, two=two),
-            (self.fisher_, self.held_out_fisher_),
-            strict=True,
-        ):
-            if estimate is not None and len(rows):
+        estimates = [self.fisher_]
+        if self.held_out_fisher_ is not None:
+            estimates.append(self.held_out_fisher_)
+        rooms = [self._room(estimate, self._group_size(inputs)) for estimate in estimates]
+        for rows, estimate in zip(self.halves_.divide(inputs, rooms), estimates, strict=True):
+            if len(rows):
                 samples = inputs[torch.from_numpy(rows)]
                 self._estimate(estimate, samples.flatten(0, 1) if self.grouped else samples)
+
+    def _room(self, estimate: FisherEstimate, group_size: int) -> int | None:
+        """How many rows more an estimate takes: one at least."""
+        if self.n_fisher_samples is None:
+            return None
+        return max(
+            estimate.n_samples == 0, (self.n_fisher_samples - estimate.n_samples) // group_size
+        )
 
     def _estimate(self, estimate: FisherEstimate, samples: Tensor) -> None:
         engine = self._gradient_engine(grouped=False)

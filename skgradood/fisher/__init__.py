@@ -1,7 +1,7 @@
 """Fisher information of every layer: sums over samples in, quadratic forms out. Torch only."""
 
 from skgradood.fisher.approximation import BASES, DAMPING_SCALES, Approximation, FisherOptions
-from skgradood.fisher.estimate import APPROXIMATIONS, FisherEstimate
+from skgradood.fisher.estimate import APPROXIMATIONS, FisherEstimate, kinds_of
 from skgradood.fisher.reducers import FisherSums, QuadraticForms
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "FisherOptions",
     "FisherSums",
     "QuadraticForms",
+    "kinds_of",
 ]

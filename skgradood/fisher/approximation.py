@@ -79,6 +79,8 @@ class Approximation(ABC):
         The public name of the kind.
     n_passes : int
         Passes over the samples that it takes.
+    has_channels : bool
+        Whether it lives on the parameter's own coordinates, so that channels can be told apart.
     n_samples : int
         Samples in the sums.
     sums : dict of str to Tensor
@@ -89,6 +91,7 @@ class Approximation(ABC):
 
     key: ClassVar[str]
     n_passes: ClassVar[int] = 1
+    has_channels: ClassVar[bool] = True
 
     def __init__(self, name: str, shape: tuple[int, ...], options: FisherOptions) -> None:
         self.name = name
@@ -142,7 +145,17 @@ class Approximation(ABC):
         Raises
         ------
         ValueError
-            If the approximation does not live on the parameter's own coordinates.
+            Unless ``has_channels``.
+        """
+
+    @abstractmethod
+    def effective_dims(self) -> Tensor:
+        """Coordinates' shares of `effective_dim`, ``shape``, float64.
+
+        Raises
+        ------
+        ValueError
+            As `whitened`.
         """
 
     @abstractmethod

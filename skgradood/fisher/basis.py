@@ -58,6 +58,12 @@ class KroneckerBasis:
                 modes = _along(modes, mode, vectors)
         return Factors(left, modes.reshape(m, groups, -1, positions))
 
+    def squared(self) -> KroneckerBasis:
+        """Squares of the basis vectors' entries, which carry variances between coordinates."""
+        return KroneckerBasis(
+            self.sizes, tuple(v if v is None else v.square() for v in self.vectors)
+        )
+
     def products(self) -> int:
         """Multiplications that rotating one formed gradient takes."""
         return math.prod(self.sizes) * sum(self._rotated())

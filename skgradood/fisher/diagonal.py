@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from skgradood.fisher.approximation import Approximation, FisherOptions
@@ -33,6 +34,9 @@ class Identity(Approximation):
 
     def whitened(self, gradients: Tensor) -> Tensor:
         return gradients
+
+    def effective_dims(self) -> Tensor:
+        return torch.ones(self.shape, dtype=torch.float64)
 
     def effective_dim(self) -> float:
         return self.trace()

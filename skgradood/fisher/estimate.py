@@ -19,6 +19,33 @@ APPROXIMATIONS: dict[str, type[Approximation]] = {
 }
 
 
+def kinds_of(approximation: str | Sequence[str]) -> list[str]:
+    """List the approximations that an option asks for.
+
+    Parameters
+    ----------
+    approximation : str or sequence of str
+        One key of `APPROXIMATIONS`, or several.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError
+        For an unknown key, none at all, or the same key twice.
+    """
+    kinds = [approximation] if isinstance(approximation, str) else list(approximation)
+    unknown = [kind for kind in kinds if kind not in APPROXIMATIONS]
+    if unknown or not kinds or len(set(kinds)) < len(kinds):
+        raise ValueError(
+            f"approximation must be one of {sorted(APPROXIMATIONS)}, or several different ones; "
+            f"got {approximation!r}"
+        )
+    return kinds
+
+
 class FisherEstimate:
     """Approximations of the Fisher matrix of every parameter tensor that is in a layer.
 
@@ -65,8 +92,10 @@ class FisherEstimate:
         Raises
         ------
         ValueError
-            If a tensor is too large for an approximation.
+            If a tensor is too large for an approximation, or an approximation cannot tell apart
+            the channels that are layers.
         """
+        _check_channels(layout, kinds)
         shapes = {
             name: _real_shape(parameter)
             for name, parameter in trainable_parameters(module).items()
@@ -127,11 +156,13 @@ class FisherEstimate:
             columns = layout.slots[name].columns
             if isinstance(columns, slice):
                 columns = list(range(len(layout.names)))[columns]
+            split = layout.slots[name].split
             for k, approximation in enumerate(members):
-                for column in columns:
-                    # Channels share what their tensor has.
-                    share = 1.0 if layout.slots[name].split is None else 1.0 / len(columns)
-                    dims[k][column] += share * approximation.effective_dim()
+                own = [approximation.effective_dim()] * len(columns)
+                if split is not None:
+                    own = split(approximation.effective_dims()[None])[0].tolist()
+                for column, dim in zip(columns, own, strict=True):
+                    dims[k][column] += dim
         return dims
 
     @staticmethod
@@ -139,6 +170,16 @@ class FisherEstimate:
         for members in by_parameter.values():
             for approximation in members:
                 approximation.finalize()
+
+
+def _check_channels(layout: LayerLayout, kinds: Sequence[str]) -> None:
+    able = [kind for kind, approximation in APPROXIMATIONS.items() if approximation.has_channels]
+    unable = [kind for kind in kinds if kind not in able]
+    if unable and any(slot.split is not None for slot in layout.slots.values()):
+        raise ValueError(
+            f"layers='channel' needs an approximation with coordinates of its own for every "
+            f"channel, one of {able}; got {unable[0]!r}"
+        )
 
 
 def _real_shape(parameter: nn.Parameter) -> tuple[int, ...]:

@@ -52,9 +52,11 @@ class Rotated(Approximation):
         coordinates = basis.rotate(gradients) * self._inverse_for(gradients).sqrt()
         return basis.rotate_back(coordinates).reshape(gradients.shape)
 
+    def effective_dims(self) -> Tensor:
+        return self.basis.squared().rotate_back(self._shares()[None]).reshape(self.shape)
+
     def effective_dim(self) -> float:
-        damped = self.options.damped(self.eigenvalues)
-        return float(torch.where(damped > 0, self.eigenvalues / damped, 0.0).sum())
+        return float(self._shares().sum())
 
     def trace(self) -> float:
         return float(self.eigenvalues.sum())
@@ -98,6 +100,11 @@ class Rotated(Approximation):
             inverse = torch.where(damped > 0, damped**-self.options.power, 0.0)
             self._converted[key] = inverse.to(device=like.device, dtype=like.dtype)
         return self._converted[key]
+
+    def _shares(self) -> Tensor:
+        """λ/(λ + δ), with zeros where λ and δ are zero."""
+        damped = self.options.damped(self.eigenvalues)
+        return torch.where(damped > 0, self.eigenvalues / damped, 0.0)
 
     def _set_eigenvalues(self, eigenvalues: Tensor) -> None:
         self.eigenvalues = eigenvalues

@@ -15,6 +15,8 @@ from skgradood.fisher.squares import weighted_sum_of_squares
 from skgradood.fisher.views import mode_sizes
 from skgradood.gradients import LayerGradient
 
+_NO_COORDINATES = "the coordinates of a sketch are not the parameter's own"
+
 
 class Sketch(Rotated):
     """The exact Fisher matrix of a seeded random projection S g of the gradient.
@@ -25,6 +27,7 @@ class Sketch(Rotated):
     """
 
     key = "sketch"
+    has_channels = False
     directions: Tensor
 
     def __init__(self, name: str, shape: tuple[int, ...], options: FisherOptions) -> None:
@@ -49,10 +52,10 @@ class Sketch(Rotated):
         return weighted_sum_of_squares(coordinates, self._inverse_for(sketched))
 
     def whitened(self, gradients: Tensor) -> Tensor:
-        raise ValueError(
-            "a sketch has no channels: use approximation='identity', 'diagonal', 'kfac', 'ekfac' "
-            "or 'block' with layers='channel'"
-        )
+        raise ValueError(_NO_COORDINATES)
+
+    def effective_dims(self) -> Tensor:
+        raise ValueError(_NO_COORDINATES)
 
     def form_reads_factors(self, gradient: LayerGradient) -> bool:
         layout = gradient.factor_layout()

@@ -158,3 +158,55 @@ def test_an_exact_reference_needs_its_degrees_of_freedom(tmp_path):
     save(detector, tmp_path / "score.skg")
     loaded = load(tmp_path / "score.skg")
     np.testing.assert_array_equal(loaded.p_values(forms), detector.p_values(forms))
+
+
+def with_covariate(n, rng):
+    """Quadratic forms whose sum is chi-square with 8 degrees of freedom times a trend."""
+    likelihood = rng.normal(size=n)
+    sums = np.exp(0.4 + 1.5 * likelihood - 0.3 * likelihood**2) * rng.chisquare(8, size=n)
+    return np.column_stack([0.3 * sums, likelihood, 0.7 * sums])
+
+
+def test_given_a_covariate_the_test_is_calibrated_at_each_of_its_values():
+    rng = np.random.default_rng(0)
+    detector = ScoreTestDetector(given=1).fit(with_covariate(4000, rng))
+    fresh = with_covariate(4000, rng)
+    p_values = detector.p_values(fresh)
+    for low, high in ((-1.5, -0.5), (-0.5, 0.5), (0.5, 1.5)):
+        chosen = (fresh[:, 1] > low) & (fresh[:, 1] < high)
+        assert kstest(p_values[chosen], "uniform").pvalue > 0.01
+    assert detector.df_ == pytest.approx(8, rel=0.1)
+    without = ScoreTestDetector().fit(fresh[:, [0, 2]]).p_values(fresh[:, [0, 2]])
+    assert kstest(without[fresh[:, 1] > 0.5], "uniform").pvalue < 1e-6
+
+
+def test_the_trend_is_the_least_squares_parabola_and_constant_beyond_the_training_range():
+    rng = np.random.default_rng(1)
+    X = with_covariate(300, rng)
+    detector = ScoreTestDetector(given=-2).fit(X)
+    log_sums = np.log(X[:, 0] + X[:, 2])
+    expected = np.polyval(np.polyfit(X[:, 1], log_sums, 2), X[:, 1])
+    np.testing.assert_allclose(detector.statistic(X), np.exp(log_sums - expected), rtol=1e-8)
+    end = X[[X[:, 1].argmax()]]
+    beyond = np.add(end, [[0, 5, 0]])
+    np.testing.assert_allclose(detector.statistic(beyond), detector.statistic(end))
+
+
+def test_the_covariate_may_be_named_and_must_be_there():
+    pd = pytest.importorskip("pandas")
+    X = with_covariate(100, np.random.default_rng(2))
+    table = pd.DataFrame(X, columns=["a", "log_likelihood", "b"])
+    named = ScoreTestDetector(given="log_likelihood").fit(table)
+    np.testing.assert_array_equal(
+        named.score_samples(table), ScoreTestDetector(given=1).fit(X).score_samples(X)
+    )
+    for given in ("log_likelihoods", 3, -4):
+        with pytest.raises(ValueError, match="none of the 3 columns"):
+            ScoreTestDetector(given=given).fit(table)
+    with pytest.raises(ValueError, match='reference="fitted"'):
+        ScoreTestDetector(given=1, reference="chi2", df=8).fit(X)
+    constant = np.column_stack([X[:, :1], np.ones(100)])
+    np.testing.assert_allclose(
+        ScoreTestDetector(given=1).fit(constant).p_values(constant),
+        ScoreTestDetector().fit(X[:, :1]).p_values(X[:, :1]),
+    )
