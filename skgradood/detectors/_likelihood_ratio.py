@@ -60,8 +60,8 @@ class LikelihoodRatioDetector(SampleDetector):
         other values for uint8 data, by the value of the same column in a random training row for
         other numbers. "add_mod_256": 0...255, drawn uniformly, is added modulo 256; uint8 only.
     mutation_rate : float in [0, 1], default=0.1
-        Probability with which a value is mutated, independently of all others. Values between
-        .1 and .3 did well in the paper.
+        Probability with which a value is mutated, independently of all others; mu
+        in the paper.
     contributions : "last", int, sequence of int or None, default=None
         Which of a flow's contributions to compare, for example those of its last scale alone
         [1]_. Both modules must have ``log_prob_contributions(X) -> (n, S)``, as

@@ -59,8 +59,11 @@ class LikelihoodRegretDetector(SampleDetector):
         Draws from the posterior over which the bound is averaged, the same in every step and
         from a generator of the sample's own. 0: the bound is evaluated at the posterior's mean,
         free of noise.
+    n_threshold_samples : int or None, default=256
+        Training samples (or groups), drawn at random, on which the threshold is set: each of them
+        has to be optimised. None: all.
     contamination : "auto" or float in (0, 0.5], default="auto"
-        Share of the training samples that ``predict`` calls outliers; "auto" is 0.05. Use
+        Share of these samples that ``predict`` calls outliers; "auto" is 0.05. Use
         `ConformalDetector` where the false-positive rate matters.
     batch_size : int or "auto", default="auto"
         Samples that are optimised at once, at most; fewer if their copies of the encoder do not
@@ -112,6 +115,7 @@ class LikelihoodRegretDetector(SampleDetector):
         "lr": [Interval(Real, 0, None, closed="neither")],
         "optimizer": [StrOptions(set(OPTIMIZERS))],
         "n_draws": [Interval(Integral, 0, None, closed="left")],
+        "n_threshold_samples": [Interval(Integral, 1, None, closed="left"), None],
         **SAMPLE_CONSTRAINTS,
     }
 
@@ -124,6 +128,7 @@ class LikelihoodRegretDetector(SampleDetector):
         lr: float = 1e-4,
         optimizer: str = "adam",
         n_draws: int = 0,
+        n_threshold_samples: int | None = 256,
         contamination: float | str = "auto",
         batch_size: int | str = "auto",
         device: str | torch.device = "auto",
@@ -136,6 +141,7 @@ class LikelihoodRegretDetector(SampleDetector):
         self.lr = lr
         self.optimizer = optimizer
         self.n_draws = n_draws
+        self.n_threshold_samples = n_threshold_samples
         self.contamination = contamination
         self.batch_size = batch_size
         self.device = device
@@ -171,9 +177,8 @@ class LikelihoodRegretDetector(SampleDetector):
             samples, group_size = self._take(X, reset=True)
             self.likelihood_model_ = self._fit_model(self.estimator, samples)
             check_variational(self.likelihood_model_.module)
-            self.offset_ = contamination_offset(
-                self._scores(samples, group_size), self.contamination
-            )
+            scores = self._scores(self._for_threshold(samples, group_size), group_size)
+            self.offset_ = contamination_offset(scores, self.contamination)
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -191,6 +196,15 @@ class LikelihoodRegretDetector(SampleDetector):
         """
         check_is_fitted(self)
         return self._scores(*self._take(X, reset=False))
+
+    def _for_threshold(self, samples: np.ndarray, group_size: int) -> np.ndarray:
+        n = len(samples) // group_size
+        if self.n_threshold_samples is None or n <= self.n_threshold_samples:
+            return samples
+        order = np.random.default_rng(self._seed).permutation(n)
+        chosen = np.sort(order[: self.n_threshold_samples])
+        groups = samples.reshape(n, group_size, *samples.shape[1:])
+        return groups[chosen].reshape(-1, *samples.shape[1:])
 
     def _scores(self, samples: np.ndarray, group_size: int) -> np.ndarray:
         inputs = self.likelihood_model_.prepare(samples)

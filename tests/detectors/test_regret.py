@@ -186,6 +186,25 @@ def test_groups_are_judged_by_the_mean(vae, images):
     np.testing.assert_allclose(of_groups.score_samples(groups), alone.mean(axis=1))
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_threshold_is_set_on_a_few_samples(grouped, rng):
+    X = rng.normal(size=(400, 4))
+    X = X.reshape(200, 2, 4) if grouped else X
+    module = LinearVAE(0.5)
+    with torch.no_grad():  # what is regretted differs from row to row
+        module.gain.mul_(0.5)
+    options = {"over": "posterior", "n_steps": 3, "lr": 0.05, "grouped": grouped}
+    detectors = {
+        n: LikelihoodRegretDetector(module, n_threshold_samples=n, **options).fit(X)
+        for n in (1, 50, None)
+    }
+    scores = detectors[None].score_samples(X)
+    assert detectors[None].offset_ == pytest.approx(np.quantile(scores, 0.05))
+    assert detectors[1].offset_ in scores
+    assert detectors[50].offset_ != detectors[None].offset_
+    assert scores.min() <= detectors[50].offset_ <= np.quantile(scores, 0.2)
+
+
 def test_only_autoencoders_are_taken(rng):
     with pytest.raises(TypeError, match=r"DiagonalGaussian has no method encode and no method"):
         LikelihoodRegretDetector(gaussian([0.0], [1.0])).fit(rng.normal(size=(9, 1)))
