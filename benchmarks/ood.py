@@ -20,15 +20,22 @@ import joblib
 import numpy as np
 from sklearn.frozen import FrozenEstimator
 
+from benchmarks.detectors import (
+    CONTROL_TABLE,
+    PAPERS_TABLE,
+    RECOMMENDED_TABLE,
+    Table,
+    control_detectors,
+    paper_detectors,
+)
 from benchmarks.images import TRAININGS, Division, load_division
 from benchmarks.presets import PRESETS
 from benchmarks.results import Run, write_results
-from skgradood import ChiSquareJointDensity, GenerativeNet, GradientNormTransformer
+from skgradood import FisherPreconditioner, GenerativeNet
 from skgradood.baselines import baseline_detectors
 from skgradood.evaluation import Comparison, compare_detectors
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTROL = "wrong objective (control)"
 
 
 @dataclass(frozen=True)
@@ -53,22 +60,25 @@ def main() -> None:
         seed=arguments.seed,
     )
     net, training_seconds = trained(division, arguments)
-    score = extracted(net, division, arguments, "log_prob")
-    control = extracted(net, division, arguments, preset.wrong_objective)
+    ours = extracted(net, division, arguments, RECOMMENDED_TABLE)
+    papers = extracted(net, division, arguments, PAPERS_TABLE)
+    control = extracted(net, division, arguments, CONTROL_TABLE)
+    seed = arguments.seed
     comparison = merged(
-        compared(score, baseline_detectors(score.names, random_state=arguments.seed), division),
-        compared(control, {CONTROL: ChiSquareJointDensity(marginal="normal")}, division),
+        compared(ours, baseline_detectors(ours.names, random_state=seed), division),
+        compared(papers, paper_detectors(papers.names), division),
+        compared(control, control_detectors(control.names, random_state=seed), division),
     )
     run = Run(
         train=arguments.train,
         model=arguments.model,
         description=f"{preset.description}, {preset.epochs[arguments.train]} epochs",
         seed=arguments.seed,
-        n_layers=len(score.names) - 1,
+        n_layers=sum(name.endswith("__identity") for name in ours.names),
         bits_per_dim=float(net.bits_per_dim(division.test[:1000]).mean()),
         training_seconds=training_seconds,
-        images_per_second=score.images_per_second,
-        sizes={key: len(score.values[key]) for key in ("reference", "calibration", "test")},
+        images_per_second=ours.images_per_second,
+        sizes={key: len(ours.values[key]) for key in ("reference", "calibration", "test")},
         n_ood=arguments.n_ood,
     )
     print(write_results(run, comparison, arguments.results_dir))
@@ -105,34 +115,38 @@ def trained(division: Division, arguments: argparse.Namespace) -> tuple[Generati
 
 
 def extracted(
-    net: GenerativeNet, division: Division, arguments: argparse.Namespace, objective: Any
+    net: GenerativeNet, division: Division, arguments: argparse.Namespace, table: Table
 ) -> Features:
-    """Features of every part, with the log-likelihood if that is what is differentiated."""
+    """Features of every part, from the cache if they are there."""
     parts = {
         "reference": division.reference,
         "calibration": division.calibration,
         "test": division.test,
         **division.ood,
     }
-    kind = objective if isinstance(objective, str) else objective.__name__.strip("_")
-    key = _key(net, *parts.values())
-    path = arguments.cache_dir / f"{arguments.train}-{arguments.model}-{kind}-{key}.joblib"
-    if path.exists():
-        return joblib.load(path)
-    transformer = GradientNormTransformer(
+    objective = PRESETS[arguments.model].wrong_objective if table.is_control else "log_prob"
+    transformer = FisherPreconditioner(
         FrozenEstimator(net),
+        approximation=table.approximation,
+        power=table.power,
         output="log",
         log_likelihood=objective,
-        log_likelihood_column=objective == "log_prob",
+        log_likelihood_column=True,
         random_state=arguments.seed,
     )
+    options = {k: v for k, v in transformer.get_params(deep=False).items() if k != "estimator"}
+    key = _key(net, options | {"log_likelihood": table.is_control}, *parts.values())
+    path = arguments.cache_dir / f"{arguments.train}-{arguments.model}-{table.name}-{key}.joblib"
+    if path.exists():
+        return joblib.load(path)
     started = time.perf_counter()
     transformer.fit(parts["reference"])
-    values = {}
+    print(f"{table.name}: fitted in {time.perf_counter() - started:.0f} s", flush=True)
+    values, started = {}, time.perf_counter()
     for name, images in parts.items():
         values[name] = transformer.transform(images)
         seconds = time.perf_counter() - started
-        print(f"{kind}, {name}: {len(images)} images, {seconds:.0f} s", flush=True)
+        print(f"{table.name}, {name}: {len(images)} images, {seconds:.0f} s", flush=True)
     n_images = sum(len(images) for images in parts.values())
     names = transformer.get_feature_names_out().tolist()
     result = Features(names, values, n_images / seconds)
@@ -151,14 +165,17 @@ def compared(features: Features, detectors: dict[str, Any], division: Division) 
     )
 
 
-def merged(first: Comparison, second: Comparison) -> Comparison:
-    """One table with the detectors of both."""
-    metrics = {
-        metric: {ood: row | second.metrics[metric][ood] for ood, row in table.items()}
-        for metric, table in first.metrics.items()
-    }
-    rates = first.false_positive_rate | second.false_positive_rate
-    return Comparison(metrics, rates, first.alpha)
+def merged(*comparisons: Comparison) -> Comparison:
+    """One table with the detectors of all."""
+    first, *others = comparisons
+    for other in others:
+        metrics = {
+            metric: {ood: row | other.metrics[metric][ood] for ood, row in table.items()}
+            for metric, table in first.metrics.items()
+        }
+        rates = first.false_positive_rate | other.false_positive_rate
+        first = Comparison(metrics, rates, first.alpha)
+    return first
 
 
 def _key(*objects: object) -> str:

@@ -53,8 +53,9 @@ def _header(run: Run) -> list[str]:
         "",
         f"- Model: {run.description}; {run.bits_per_dim:.3f} bits/dim on test images; "
         f"trained in {run.training_seconds / 60:.0f} min.",
-        f"- Features: log squared gradient norms of {run.n_layers} parameter tensors, and the "
-        f"log-likelihood; {run.images_per_second:.0f} images/s.",
+        f"- Features: logarithms of squared norms, diagonal and EKFAC statistics of "
+        f"{run.n_layers} parameter tensors, and the log-likelihood. Those of the recommended "
+        f"detector beside squared norms: {run.images_per_second:.0f} images/s.",
         f"- Images in-distribution: {sizes}, all disjoint from one another and from the model's "
         f"training images; up to {run.n_ood} of each other set.",
         f"- Machine: {platform.machine()}, {os.cpu_count()} cores. Versions: {versions}, "
@@ -79,6 +80,6 @@ def _notes() -> list[str]:
         "grid (0...255); those of another size are resized by PIL bilinear on uint8, and CelebA "
         "comes as JPEG, so low-level cues may do some of the detecting there.",
         "",
-        "The control is the default detector on gradients of something that is no likelihood (the "
-        "sum of the latent variables): what it finds is found without the score.",
+        "The control is the recommended detector on gradients of something that is no likelihood "
+        "(the sum of the latent variables): what it finds is found without the score.",
     ]

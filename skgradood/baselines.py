@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import IsolationForest
-from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import OneClassSVM
 
 from skgradood.detectors import ChiSquareJointDensity
-from skgradood.detectors._recommended import recommended_detector
+from skgradood.detectors._recommended import on_columns, recommended_detector
 
 RECOMMENDED = "recommended"
 _NORMS, _PRECONDITIONED = "__identity", "__ekfac"
@@ -73,23 +71,6 @@ def baseline_detectors(feature_names: Sequence[str], *, random_state: Any = None
             [*preconditioned, *likelihood], recommended_detector(random_state=random_state)
         ),
     }
-
-
-def on_columns(columns: Sequence[int], *steps: Any) -> Pipeline:
-    """Make a pipeline that begins with a choice of columns.
-
-    Parameters
-    ----------
-    columns : sequence of int
-        Their numbers.
-    *steps : estimator
-        What follows.
-
-    Returns
-    -------
-    Pipeline
-    """
-    return make_pipeline(ColumnTransformer([("selected", "passthrough", list(columns))]), *steps)
 
 
 def _columns(names: list[str]) -> tuple[list[int], list[int], list[int]]:

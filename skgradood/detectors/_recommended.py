@@ -39,13 +39,14 @@ def recommended_detector(
         - "typicality": large and small log-likelihoods are abnormal.
     """
     members = [
-        ("score_test", _on(_STATISTICS, ScoreTestDetector(input="log"))),
+        ("score_test", on_columns(_STATISTICS, ScoreTestDetector(input="log"))),
         ("score_test_given_likelihood", ScoreTestDetector(input="log", given=-1)),
-        ("joint_density", _on(_STATISTICS, ChiSquareJointDensity(marginal="normal"))),
-        ("typicality", _on(_LOG_LIKELIHOOD, ChiSquareJointDensity(tail="two-sided"))),
+        ("joint_density", on_columns(_STATISTICS, ChiSquareJointDensity(marginal="normal"))),
+        ("typicality", on_columns(_LOG_LIKELIHOOD, ChiSquareJointDensity(tail="two-sided"))),
     ]
     return CombinedDetector(members, contamination=contamination, random_state=random_state)
 
 
-def _on(columns: slice, detector: Any) -> Pipeline:
-    return make_pipeline(ColumnTransformer([("selected", "passthrough", columns)]), detector)
+def on_columns(columns: slice | list[int], *steps: Any) -> Pipeline:
+    """Make a pipeline that begins with a choice of columns."""
+    return make_pipeline(ColumnTransformer([("selected", "passthrough", columns)]), *steps)
