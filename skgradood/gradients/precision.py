@@ -30,9 +30,11 @@ def cast_operands(
     x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Operands of a linear map as torch's own see them: in lower precision under autocast."""
-    if not torch.is_autocast_enabled(x.device.type):
+    device = x.device.type
+    # Some devices do not know autocast, and may not even be asked.
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return x, weight, bias
-    dtype = torch.get_autocast_dtype(x.device.type)
+    dtype = torch.get_autocast_dtype(device)
     return _cast(x, dtype), _cast(weight, dtype), None if bias is None else _cast(bias, dtype)
 
 

@@ -39,7 +39,7 @@ class SquaredOutput(nn.Module):
 
     def log_prob(self, X: Tensor) -> Tensor:
         out = self.body(X).flatten(1)
-        weights = torch.linspace(0.5, 1.5, out.shape[1], dtype=out.dtype)
+        weights = torch.linspace(0.5, 1.5, out.shape[1], dtype=out.dtype, device=out.device)
         return -(weights * out.square()).sum(1) + out.sin().sum(1)
 
 

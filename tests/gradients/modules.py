@@ -52,8 +52,8 @@ class CausalTokens(nn.Module):
             self.head.weight = self.tokens.weight
 
     def log_prob(self, X: Tensor) -> Tensor:
-        h = self.tokens(X) + self.positions(torch.arange(X.shape[1]))
-        counts = torch.arange(1, X.shape[1] + 1, dtype=h.dtype)[:, None]
+        h = self.tokens(X) + self.positions(torch.arange(X.shape[1], device=X.device))
+        counts = torch.arange(1, X.shape[1] + 1, dtype=h.dtype, device=h.device)[:, None]
         logits = self.head(torch.tanh(self.mix(h.cumsum(1) / counts)))
         picked = logits.log_softmax(-1)[:, :-1].gather(-1, X[:, 1:, None])
         return picked.squeeze(-1).sum(1)
@@ -185,7 +185,7 @@ class InitialState(nn.Module):
         self.outer = nn.Linear(d, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = torch.zeros(len(x), self.width, dtype=x.dtype)
+        h = torch.zeros(len(x), self.width, dtype=x.dtype, device=x.device)
         for t in range(x.shape[1]):
             h = torch.tanh(self.inner(h) + self.outer(x[:, t]))
         return h
