@@ -361,9 +361,8 @@ class FisherPreconditioner(LayerFeatures):
 
     def _add(self, inputs: Tensor) -> None:
         """Take new rows into the estimates, each into one."""
-        estimates = [self.fisher_]
-        if self.held_out_fisher_ is not None:
-            estimates.append(self.held_out_fisher_)
+        both = (self.fisher_, self.held_out_fisher_)
+        estimates = [estimate for estimate in both if estimate is not None]
         rooms = [self._room(estimate, self._group_size(inputs)) for estimate in estimates]
         for rows, estimate in zip(self.halves_.divide(inputs, rooms), estimates, strict=True):
             if len(rows):
@@ -371,12 +370,11 @@ class FisherPreconditioner(LayerFeatures):
                 self._estimate(estimate, samples.flatten(0, 1) if self.grouped else samples)
 
     def _room(self, estimate: FisherEstimate, group_size: int) -> int | None:
-        """How many rows more an estimate takes: one at least."""
+        """How many rows an estimate still takes; one if it has none."""
         if self.n_fisher_samples is None:
             return None
-        return max(
-            estimate.n_samples == 0, (self.n_fisher_samples - estimate.n_samples) // group_size
-        )
+        room = (self.n_fisher_samples - estimate.n_samples) // group_size
+        return max(room, 1 if estimate.n_samples == 0 else 0)
 
     def _estimate(self, estimate: FisherEstimate, samples: Tensor) -> None:
         engine = self._gradient_engine(grouped=False)

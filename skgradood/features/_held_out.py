@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,40 +26,43 @@ class Halves:
     Attributes
     ----------
     first, second : ndarray of int64
-        Keys of the rows in each half, ascending.
+        Keys of the rows in each half, ascending, without repeats.
     """
 
     seed: int
     first: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     second: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
-    def divide(self, X: Tensor, limit: int | None, *, two: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of the new rows of X that join the first and the second half.
+    def divide(self, X: Tensor, rooms: Sequence[int | None]) -> list[np.ndarray]:
+        """Positions of the rows of X that join the first half, and the second.
 
-        The division depends on the rows' contents, not on their order. Equal rows count once.
+        The division depends on the rows' contents, not on their order. Equal rows go together,
+        and to the half that has their like.
 
         Parameters
         ----------
         X : Tensor of shape (n, ...)
             Rows.
-        limit : int or None
-            Most rows in a half, with those that it has.
-        two : bool
-            False puts all rows into the first half.
+        rooms : sequence of (int or None)
+            How many rows each half in use still takes; None for any number.
+
+        Returns
+        -------
+        list of ndarray of int64
+            Positions for each half in use, ascending.
         """
-        keys, positions = np.unique(self._keys(X), return_index=True)
-        new = ~(np.isin(keys, self.first) | np.isin(keys, self.second))
-        keys, positions = keys[new], positions[new]
-        step = 2 if two else 1
-        first, second = (
-            slice(start, None if limit is None else step * max(0, limit - len(half)), step)
-            for start, half in enumerate((self.first, self.second))
-        )
-        if not two:
-            second = slice(0, 0)
-        self.first = np.sort(np.concatenate([self.first, keys[first]]))
-        self.second = np.sort(np.concatenate([self.second, keys[second]]))
-        return np.sort(positions[first]), np.sort(positions[second])
+        keys = self._keys(X)
+        order = np.argsort(keys, kind="stable")
+        halves = [self.first, self.second][: len(rooms)]
+        new = np.setdiff1d(keys, np.concatenate(halves))
+        fewest = int(np.argmin([len(half) for half in halves]))
+        joining = []
+        for i, (half, room) in enumerate(zip(halves, rooms, strict=True)):
+            own = np.concatenate([half, new[(i - fewest) % len(rooms) :: len(rooms)]])
+            joining.append(np.sort(order[np.isin(keys[order], own)][:room]))
+            halves[i] = np.union1d(half, keys[joining[i]])
+        self.first, self.second = halves if len(halves) == 2 else (halves[0], self.second)
+        return joining
 
     def in_first(self, X: Tensor) -> np.ndarray:
         """Which rows of X belong to the first half, (n,) bool."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from skgradood.fisher import APPROXIMATIONS
+from skgradood.gradients import layer_layout
 from tests.fisher import closed, oracles
 from tests.gradients.cases import CASES, SquaredOutput, seeded
 from tests.gradients.modules import randomise
@@ -211,3 +212,55 @@ def test_the_form_of_woodbury_needs_inner_products_only(n):
         solved = np.linalg.solve(K + rows * 0.3 * np.eye(rows), k)
         expected = (np.diag(products) - (k * solved).sum(0)) / 0.3
         np.testing.assert_allclose(forms[:, column], expected, rtol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["identity", "diagonal", "ekfac", "block"])
+@pytest.mark.parametrize("name", ["mlp", "conv_transpose2d_grouped", "conv2d_depthwise"])
+def test_channels_share_a_tensor_by_coordinates(name, kind):
+    """Statistics sum to the tensor's, and effective dimensions are their means."""
+    module, X = CASES[name].make(torch.float64)
+    estimate = oracles.estimated(module, X, [kind], layers="channel", damping=0.1)
+    channels = oracles.statistics(module, X, estimate, layers="channel")[0]
+    whole = oracles.statistics(module, X, estimate)[0]
+    np.testing.assert_allclose(channels.sum(1), whole.sum(1), rtol=1e-9)
+    layout = layer_layout(module, "channel")
+    (dims,) = estimate.effective_dims(layout)
+    if kind == "identity":
+        assert dims == layout.n_parameters
+        return
+    if kind != "ekfac":  # whose basis leaves correlations between channels
+        np.testing.assert_allclose(dims, channels.mean(0), rtol=1e-6)
+    expected = []
+    for name, (approximation,) in estimate.by_parameter.items():
+        M = oracles.matrix_of(approximation)
+        share = np.diag(M @ np.linalg.inv(M + 0.1 * np.trace(M) / len(M) * np.eye(len(M))))
+        split = layout.slots[name].split
+        expected += split(torch.as_tensor(share.reshape(1, *approximation.shape)))[0].tolist()
+    np.testing.assert_allclose(dims, expected, rtol=1e-6)
+
+
+def test_a_dead_channel_has_no_dimension():
+    body = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
+    module = SquaredOutput(body).double()
+    randomise(module)
+    with torch.no_grad():
+        body[0].bias[:2] = -100
+    X = seeded((60, 3), torch.float64)
+    estimate = oracles.estimated(module, X, ["block", "diagonal"], layers="channel", damping=0)
+    for dims in estimate.effective_dims(layer_layout(module, "channel")):
+        np.testing.assert_allclose(dims, [0, 0, 3, 3, 3, 0, 0, 1, 1, 1, 3, 3, 1, 1], atol=1e-9)
+
+
+def test_a_tensor_in_several_layers_counts_in_each():
+    module, X = CASES["mlp"].make(torch.float64)
+    names = list(dict(module.named_parameters()))
+    layers = {"all": names, "biases": names[1::2], "first": names[:1]}
+    estimate = oracles.estimated(module, X, KINDS[:5], layers=layers)
+    grouped = oracles.statistics(module, X, estimate, layers=layers)
+    apart = oracles.statistics(module, X, estimate)
+    for column, members in enumerate(layers.values()):
+        own = [names.index(name) for name in members]
+        np.testing.assert_allclose(grouped[..., column], apart[..., own].sum(-1), rtol=1e-9)
+    dims = np.array(estimate.effective_dims(layer_layout(module, layers)))
+    alone = np.array(estimate.effective_dims(layer_layout(module)))
+    np.testing.assert_allclose(dims[:, 0], alone.sum(1), rtol=1e-12)
