@@ -3,7 +3,8 @@
 from skgradood.models.gaussian import DiagonalGaussian
 from skgradood.models.generative_net import GenerativeNet
 from skgradood.models.glow import Glow
+from skgradood.models.pixel_cnn import PixelCNN
 from skgradood.models.real_nvp import RealNVP
 from skgradood.models.vae import VAE
 
-__all__ = ["VAE", "DiagonalGaussian", "GenerativeNet", "Glow", "RealNVP"]
+__all__ = ["VAE", "DiagonalGaussian", "GenerativeNet", "Glow", "PixelCNN", "RealNVP"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from skgradood.models import VAE, DiagonalGaussian, Glow, RealNVP
+from skgradood.models import VAE, DiagonalGaussian, Glow, PixelCNN, RealNVP
 from tests.gradients import hard_modules, modules
 
 
@@ -212,6 +212,16 @@ CASES: dict[str, Case] = {
             input_shape=(3, 4, 4), n_levels=1, n_steps=2, hidden_channels=6,
             coupling="additive", permutation="plain", learned_prior=False,
         ),
+        (3, 3, 4, 4),
+    ),
+    "pixel_cnn": _images(
+        lambda: PixelCNN((1, 5, 4), width=4, n_layers=1, kernel_size=3), (3, 1, 5, 4)
+    ),
+    "pixel_cnn_colour": _images(
+        lambda: PixelCNN((3, 4, 4), width=6, n_layers=1), (3, 3, 4, 4)
+    ),
+    "pixel_cnn_mixture": _images(
+        lambda: PixelCNN((3, 4, 4), likelihood="logistic_mixture", width=4, n_layers=2),
         (3, 3, 4, 4),
     ),
     "custom_function_of_data": _case(lambda: hard_modules.CustomFunction(5, of="data"), (4, 5)),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from skgradood.models import VAE, DiagonalGaussian, Glow, RealNVP
+from skgradood.models import VAE, DiagonalGaussian, Glow, PixelCNN, RealNVP
 
 MODELS = {
     "diagonal gaussian": lambda: DiagonalGaussian((4,)),
@@ -15,6 +15,10 @@ MODELS = {
     "glow": lambda: Glow((1, 8, 8), n_steps=2, hidden_channels=4),
     "glow, plain, additive": lambda: Glow(
         (1, 8, 8), n_steps=2, hidden_channels=4, permutation="plain", coupling="additive"
+    ),
+    "pixel cnn": lambda: PixelCNN((1, 8, 8), width=4, n_layers=2),
+    "pixel cnn, mixture": lambda: PixelCNN(
+        (3, 8, 8), likelihood="logistic_mixture", width=4, n_layers=2
     ),
 }
 
