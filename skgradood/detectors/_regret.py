@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from numbers import Integral, Real
 from typing import Any
 
@@ -24,6 +25,8 @@ from skgradood.models._refinement import (
     chunk_size,
 )
 from skgradood.models._training import OPTIMIZERS
+
+_LOGGER = logging.getLogger("skgradood")
 
 
 class LikelihoodRegretDetector(SampleDetector):
@@ -209,12 +212,21 @@ class LikelihoodRegretDetector(SampleDetector):
     def _scores(self, samples: np.ndarray, group_size: int) -> np.ndarray:
         inputs = self.likelihood_model_.prepare(samples)
         regrets = []
+        start = 0
         with module_at_rest(self.likelihood_model_, self.device) as (module, home):
             size = chunk_size(module, inputs[:1].to(home), self.over, self.batch_size)
-            regrets = [
-                self._regrets(module, chunk.to(home)).double().cpu().numpy()
-                for chunk in inputs.split(size)
-            ]
+            while start < len(inputs):
+                chunk = inputs[start : start + size].to(home)
+                try:
+                    regrets.append(self._regrets(module, chunk).cpu().numpy())
+                except torch.OutOfMemoryError:
+                    if size == 1:
+                        raise
+                    size = max(1, size // 2)
+                    _LOGGER.warning("out of GPU memory: going on with %d samples at once", size)
+                    torch.cuda.empty_cache()
+                else:
+                    start += len(chunk)
         scores = -np.concatenate(regrets)
         return group_means(np.where(np.isfinite(scores), scores, -np.inf), group_size)
 

@@ -20,6 +20,8 @@ _PROTOCOL = (
 )
 # A copy, its gradient and the two moments of Adam.
 _NUMBERS_PER_PARAMETER = 4
+# What is kept, its gradient, and the temporary results of both.
+_PASSES_OF_ACTIVATIONS = 3
 _CHUNK_BYTES_ON_CPU = 1 << 29
 _SHARE_OF_FREE_GPU_MEMORY = 0.25
 
@@ -113,10 +115,29 @@ def chunk_size(module: nn.Module, X: Tensor, over: str, batch_size: int | str) -
     largest = 256 if batch_size == "auto" else int(batch_size)
     copied = _encoder_parameters(module, X[:1]).values() if over == "encoder" else ()
     n_bytes = sum(p.numel() * p.element_size() for p in copied) * _NUMBERS_PER_PARAMETER
+    n_bytes += _PASSES_OF_ACTIVATIONS * _activation_bytes(module, X[:1])
     room = float(_CHUNK_BYTES_ON_CPU)
     if X.device.type == "cuda":
         room = torch.cuda.mem_get_info(X.device)[0] * _SHARE_OF_FREE_GPU_MEMORY
     return max(1, min(largest, int(room // max(1, n_bytes))))
+
+
+def _activation_bytes(module: nn.Module, x: Tensor) -> int:
+    """What the backward pass of one sample's bound keeps of the decoder, parameters left out."""
+    parameters = {p.data_ptr() for p in module.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in parameters:
+            kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    leaves, posterior = _posterior_moments(module, x)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        # The result is held until all is counted, so that no address is used twice.
+        bound = cast("VariationalModule", module).bound(x, *posterior())
+    del bound, leaves
+    return sum(kept.values())
 
 
 def _average_bound(

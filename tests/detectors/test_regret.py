@@ -14,6 +14,7 @@ from torch import nn
 from skgradood import GenerativeNet, LikelihoodRegretDetector
 from skgradood.gradients import LogLikelihood
 from skgradood.models import VAE
+from skgradood.models._refinement import bounds_before_and_after, chunk_size
 from skgradood.persistence import load, save
 from skgradood.utils import make_groups
 from tests.detectors.likelihoods import gaussian
@@ -203,6 +204,40 @@ def test_the_threshold_is_set_on_a_few_samples(grouped, rng):
     assert np.isclose(scores, detectors[1].offset_, rtol=1e-9).any()
     assert detectors[50].offset_ != detectors[None].offset_
     assert scores.min() <= detectors[50].offset_ <= np.quantile(scores, 0.2)
+
+
+@pytest.mark.parametrize("over", ["encoder", "posterior"])
+def test_chunks_shrink_with_the_size_of_model_and_images(over):
+    sizes = {}
+    for side, width in ((16, 8), (64, 8), (16, 64)):
+        module = VAE((1, side, side), latent_dim=4, width=width)
+        X = torch.zeros(1, 1, side, side, dtype=torch.uint8)
+        sizes[side, width] = chunk_size(module, X, over, 10**6)
+        # At least the logits of 256 values a pixel are kept, and the copies with their moments.
+        n_bytes = 4 * 256 * side**2
+        if over == "encoder":
+            encoder = [module.encoder, module.to_mean, module.to_log_variance]
+            n_bytes += 16 * sum(p.numel() for m in encoder for p in m.parameters())
+        assert 1 <= sizes[side, width] <= 2**29 / n_bytes
+        assert chunk_size(module, X, over, 3) == 3
+    assert sizes[64, 8] < sizes[16, 8]
+    assert sizes[16, 64] < sizes[16, 8]
+
+
+def test_out_of_memory_halves_the_chunk(vae, images, monkeypatch):
+    expected = LikelihoodRegretDetector(vae, n_steps=2).fit(images).score_samples(images)
+    largest = []
+
+    def scarce(module, X, **options):
+        if len(X) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        largest.append(len(X))
+        return bounds_before_and_after(module, X, **options)
+
+    monkeypatch.setattr("skgradood.detectors._regret.bounds_before_and_after", scarce)
+    scores = LikelihoodRegretDetector(vae, n_steps=2).fit(images).score_samples(images)
+    assert max(largest) <= 2
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
 def test_only_autoencoders_are_taken(rng):
