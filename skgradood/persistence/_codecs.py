@@ -13,6 +13,7 @@ from sklearn.svm import OneClassSVM
 from skgradood.models import GenerativeNet
 from skgradood.models._fitted import LikelihoodModel
 from skgradood.models._state import ModuleRecipe
+from skgradood.persistence._fisher import FISHER_CLASSES, export_part, restore_part
 
 _RECIPE = ("factory", "arguments", "dtype")
 
@@ -109,7 +110,10 @@ _CODECS: dict[type, Codec] = {
     LikelihoodModel: Codec(_export_likelihood, _restore_likelihood),
     Pipeline: Codec(_export_pipeline, _restore_pipeline),
     OneClassSVM: Codec(_export_attributes, _restore_svm),
+    **dict.fromkeys(FISHER_CLASSES, Codec(export_part, restore_part)),
 }
+# What estimators hold, and is none itself.
+PARTS = (LikelihoodModel, *FISHER_CLASSES)
 _PLAIN = Codec(_export_attributes, _restore_attributes)
 
 

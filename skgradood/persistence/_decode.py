@@ -10,8 +10,7 @@ import torch
 from sklearn.base import BaseEstimator
 
 from skgradood.gradients.state import isolated_rng
-from skgradood.models._fitted import LikelihoodModel
-from skgradood.persistence._codecs import codec_of
+from skgradood.persistence._codecs import PARTS, codec_of
 from skgradood.persistence._registry import find_class, find_function
 
 _SPECIAL_FLOATS = ("nan", "inf", "-inf")
@@ -123,7 +122,7 @@ class Decoder:
 
     def _object(self, body: Mapping) -> Any:
         cls = self._known_class(body["class"])
-        if not issubclass(cls, (BaseEstimator, LikelihoodModel)):
+        if not issubclass(cls, (BaseEstimator, *PARTS)):
             raise ValueError(f"{body['class']} is not an estimator")
         state = self.decode(body["state"])
         if not isinstance(state, dict) or not all(map(_is_attribute, state)):

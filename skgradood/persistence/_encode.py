@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
-from skgradood.models._fitted import LikelihoodModel
-from skgradood.persistence._codecs import codec_of
+from skgradood.persistence._codecs import PARTS, codec_of
 from skgradood.persistence._registry import class_name, function_name
 
 Node = Any
@@ -169,7 +168,7 @@ _METHODS: tuple[tuple[Any, Callable[[Encoder, Any], Node]], ...] = (
     (type, Encoder._class),
     (torch.nn.Module, Encoder._module),
     (BaseEstimator, Encoder._estimator),
-    (LikelihoodModel, Encoder._estimator),
+    (PARTS, Encoder._estimator),
     (Callable, Encoder._function),
 )
 

@@ -27,7 +27,16 @@ _SKLEARN = {
     "sklearn.svm": ("OneClassSVM",),
 }  # fmt: skip
 _OPTIMIZERS = {"torch.optim": ("Adam", "AdamW", "Adamax", "RAdam", "NAdam", "RMSprop", "SGD")}
-_INTERNAL = {"skgradood.models._fitted": ("LikelihoodModel",)}
+_INTERNAL = {
+    "skgradood.features._held_out": ("Halves",),
+    "skgradood.fisher.approximation": ("FisherOptions",),
+    "skgradood.fisher.basis": ("KroneckerBasis",),
+    "skgradood.fisher.diagonal": ("Diagonal", "Identity"),
+    "skgradood.fisher.estimate": ("FisherEstimate",),
+    "skgradood.fisher.kronecker": ("EKFAC", "KFAC", "Block"),
+    "skgradood.fisher.sketch": ("Sketch",),
+    "skgradood.models._fitted": ("LikelihoodModel",),
+}
 _TABLE = _SKLEARN | _OPTIMIZERS | _INTERNAL
 # Every public class of these rooms can be saved.
 _ROOMS = ("skgradood.detectors", "skgradood.features", "skgradood.models")
