@@ -165,7 +165,7 @@ class TypicalityDetector(SampleDetector):
     close to its mean (the typical set), not where it is largest [1]_. The score of a sample, or
     of a group of B of them, is
 
-        -| (1/B) sum_b log p(x_b) - E log p |,
+        -abs((1/B) sum_b log p(x_b) - E log p),
 
     with the expectation estimated by the mean over the training samples [1]_, equation (4).
 
