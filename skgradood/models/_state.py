@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from torch import nn
 
 from skgradood.gradients.state import isolated_rng
@@ -58,6 +59,39 @@ class ModuleRecipe:
                 "returns the log-likelihood of every sample in nats."
             )
         return module.to(self.dtype)
+
+
+# Options that take part in training only, with their defaults. A state without them is one of
+# before they were there, or one that leaves them out.
+TRAINING_OPTIONS = {
+    "outliers": None,
+    "outlier_loss": "softplus",
+    "initial_model": None,
+    "warm_start": False,
+}
+
+
+class NetState(BaseEstimator):
+    """Pickling of an estimator that holds the module ``module_`` and its ``_recipe``."""
+
+    device: Any
+    module_: nn.Module
+    _recipe: ModuleRecipe
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state.pop("net_", None)
+        for name, default in TRAINING_OPTIONS.items():
+            if state[name] is default:
+                del state[name]
+        if "module_" in state:
+            state["module_"] = to_arrays(state["module_"])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(TRAINING_OPTIONS | state)
+        if "module_" in state:
+            self.module_ = restore(self._recipe, state["module_"], self.device)
 
 
 def to_arrays(module: nn.Module) -> dict[str, np.ndarray]:

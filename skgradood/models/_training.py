@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import EpochTimer, PassthroughScoring, PrintLog
+from skorch.callbacks import EarlyStopping, EpochTimer, PassthroughScoring, PrintLog
 from torch import Tensor, nn
 
 from skgradood.models._clipping import AdaptiveClipping
@@ -106,13 +107,17 @@ class LikelihoodTrainer(NeuralNet):
         """
         loss = y_pred.mean()
         if training and not torch.isfinite(loss):
-            raise RuntimeError(
-                f"training diverged: the loss became {loss.item()} in epoch {len(self.history)}. "
-                f"Lower lr (now {self.lr}), raise it gradually with a skorch LRScheduler among the "
-                "callbacks, or check the range of the data. The estimator is as it was before "
-                "this fit."
-            )
+            raise self.diverged(f"the loss became {loss.item()}")
         return loss
+
+    def diverged(self, what: str) -> RuntimeError:
+        """The error to raise when training cannot go on."""
+        return RuntimeError(
+            f"training diverged: {what} in epoch {len(self.history)}. "
+            f"Lower lr (now {self.lr}), raise it gradually with a skorch LRScheduler among the "
+            "callbacks, or check the range of the data. The estimator is as it was before "
+            "this fit."
+        )
 
     def train(self, X: Tensor) -> LikelihoodTrainer:
         """Run the training loop; unlike skorch's own, an interruption is passed on.
@@ -122,7 +127,11 @@ class LikelihoodTrainer(NeuralNet):
         X : Tensor of shape (n, ...)
         """
         self.notify("on_train_begin", X=X, y=None)
-        self.fit_loop(X)
+        try:
+            self.fit_loop(X)
+        except KeyboardInterrupt as interruption:
+            if not _is_early_stop(interruption):
+                raise
         self.notify("on_train_end", X=X, y=None)
         return self
 
@@ -152,6 +161,12 @@ class LikelihoodTrainer(NeuralNet):
         ]
 
 
+def _is_early_stop(interruption: KeyboardInterrupt) -> bool:
+    """Whether it was skorch's early stopping, which ends training in this way, that raised it."""
+    *_, (frame, _) = traceback.walk_tb(interruption.__traceback__)
+    return frame.f_code is EarlyStopping.on_epoch_end.__code__
+
+
 _PROGRESS: dict[int, Callable[[], list[tuple[str, Any]]]] = {
     0: list,
     1: lambda: [("progress_bar", ProgressBar())],
@@ -160,7 +175,11 @@ _PROGRESS: dict[int, Callable[[], list[tuple[str, Any]]]] = {
 
 
 def make_trainer(
-    module: nn.Module, *, optimizer: str | type[torch.optim.Optimizer], **options: Any
+    module: nn.Module,
+    *,
+    optimizer: str | type[torch.optim.Optimizer],
+    kind: type[LikelihoodTrainer] = LikelihoodTrainer,
+    **options: Any,
 ) -> LikelihoodTrainer:
     """An initialised trainer of ``module``.
 
@@ -168,6 +187,8 @@ def make_trainer(
     ----------
     module : nn.Module
         Trained in place.
+    kind : type, default=LikelihoodTrainer
+        Class of the trainer.
     optimizer : str or class
         A key of `OPTIMIZERS` or an optimizer class.
     **options
@@ -180,7 +201,7 @@ def make_trainer(
             "iterator_train__collate_fn": keep_batch,
             "iterator_valid__collate_fn": keep_batch,
         }
-    trainer = LikelihoodTrainer(
+    trainer = kind(
         module,
         criterion=nn.Identity,
         optimizer=OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer,

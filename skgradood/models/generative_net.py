@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, DensityMixin, _fit_context
+from sklearn.base import DensityMixin, _fit_context
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -26,7 +26,9 @@ from skgradood.models._batches import (
     sample_in_batches,
 )
 from skgradood.models._inputs import as_module_input, check_input_kind
-from skgradood.models._keywords import arguments_for, check_keywords, is_handed_on
+from skgradood.models._keywords import HandsOn, arguments_for, check_keywords
+from skgradood.models._outliers import OUTLIER_LOSSES, OutlierTrainer, outlier_source
+from skgradood.models._pretrained import copy_weights
 from skgradood.models._training import OPTIMIZERS, LikelihoodTrainer, at_rest, make_trainer
 from skgradood.utils.validation import check_and_remember_samples
 
@@ -35,7 +37,7 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _VALUES_TO_INITIALIZE = 2**18
 
 
-class GenerativeNet(DensityMixin, BaseEstimator):
+class GenerativeNet(_state.NetState, DensityMixin, HandsOn):
     """Train a generative module by maximum likelihood and use it as a density estimator.
 
     Any ``torch.nn.Module`` with a method ``log_prob(X) -> (n,)`` in nats will do; training runs on
@@ -67,10 +69,26 @@ class GenerativeNet(DensityMixin, BaseEstimator):
         percentile of their past norms; ``callbacks__gradient_clipping=None`` switches that off.
     verbose : {0, 1, 2}, default=0
         Nothing, a progress bar, or a table with one line an epoch.
+    outliers : array-like of shape (m, ...) or None, default=None
+        Samples of another, or more general, distribution, whose likelihood training keeps low.
+        They take part in training only, and are not saved in a ``.skg`` file.
+    outlier_loss : {"softplus", "margin"}, default="softplus"
+        With log p = minus the training loss, in nats: "softplus" [1]_ adds the mean of
+        weight * softplus((log p(x_out) - log p_g(x_out)) / temperature); "margin" [2]_ that of
+        weight * max(0, margin + log p(x_out) - log p(x_in)). ``outliers__weight`` is 6000 or 1,
+        ``outliers__temperature`` 1000 nats (for colour images of 32 x 32; for rows take a few
+        nats, and a weight not much larger), ``outliers__margin`` one nat a dimension.
+        ``outliers__general``, a fitted net of the outliers' distribution, gives log p_g;
+        without it that is 0. Put it into ``sklearn.frozen.FrozenEstimator`` to outlast ``clone``.
+        What is not finite is left out; a batch is skipped if over 75 % of it is.
+    initial_model : GenerativeNet, FrozenEstimator, nn.Module or None, default=None
+        A fitted model whose weights training begins with, in place of ``initialize``.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the last fit, as `partial_fit` does.
     **kwargs
         ``module__x`` goes to the module, ``optimizer__x`` to the optimizer, ``iterator_train__x``
-        and ``iterator_valid__x`` to the data loaders; ``train_split``, ``iterator_train``,
-        ``iterator_valid`` and ``dataset`` are skorch's options.
+        and ``iterator_valid__x`` to the data loaders, ``outliers__x`` to the outlier loss;
+        ``train_split``, ``iterator_train``, ``iterator_valid`` and ``dataset`` are skorch's.
 
     Attributes
     ----------
@@ -86,7 +104,14 @@ class GenerativeNet(DensityMixin, BaseEstimator):
         Names of the columns, if X was a DataFrame.
     history_ : list of dict
         For every epoch: ``epoch``, ``train_loss``, ``valid_loss`` (nats per sample) and whatever
-        callbacks record.
+        callbacks record; ``outlier_loss`` is a part of ``train_loss``.
+
+    References
+    ----------
+    .. [1] Schirrmeister, Zhou, Ball and Zhang, "Understanding Anomaly Detection with Deep
+       Invertible Networks through Hierarchies of Distributions and Features", NeurIPS 2020.
+    .. [2] Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection with Outlier Exposure", ICLR
+       2019.
 
     Examples
     --------
@@ -109,6 +134,10 @@ class GenerativeNet(DensityMixin, BaseEstimator):
         "random_state": ["random_state"],
         "callbacks": [list, None],
         "verbose": [Interval(Integral, 0, 2, closed="both")],
+        "outliers": ["array-like", None],
+        "outlier_loss": [StrOptions(set(OUTLIER_LOSSES))],
+        "initial_model": [object],
+        "warm_start": ["boolean"],
     }
 
     module_: nn.Module
@@ -129,6 +158,10 @@ class GenerativeNet(DensityMixin, BaseEstimator):
         random_state: Any = None,
         callbacks: list[Any] | None = None,
         verbose: int = 0,
+        outliers: Any = None,
+        outlier_loss: str = "softplus",
+        initial_model: Any = None,
+        warm_start: bool = False,
         **kwargs: Any,
     ) -> None:
         self.module = module
@@ -141,42 +174,15 @@ class GenerativeNet(DensityMixin, BaseEstimator):
         self.random_state = random_state
         self.callbacks = callbacks
         self.verbose = verbose
+        self.outliers = outliers
+        self.outlier_loss = outlier_loss
+        self.initial_model = initial_model
+        self.warm_start = warm_start
         self.__dict__.update(kwargs)
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters of this estimator, those that are handed on included.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Part of scikit-learn's convention.
-
-        Returns
-        -------
-        dict
-        """
-        return super().get_params(deep=deep) | self._handed_on()
-
-    def set_params(self, **params: Any) -> GenerativeNet:
-        """Set parameters; those that are handed on need not have been given before.
-
-        Parameters
-        ----------
-        **params
-            As in the constructor.
-
-        Returns
-        -------
-        self
-        """
-        handed_on = {key: value for key, value in params.items() if is_handed_on(key)}
-        self.__dict__.update(handed_on)
-        super().set_params(**{key: v for key, v in params.items() if key not in handed_on})
-        return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> GenerativeNet:
-        """Initialise the module anew and train it.
+        """Initialise the module anew, unless under ``warm_start=True``, and train it.
 
         Parameters
         ----------
@@ -198,7 +204,7 @@ class GenerativeNet(DensityMixin, BaseEstimator):
         RuntimeError
             If training diverges. An earlier fit is then still in place, as after an interruption.
         """
-        return self._train(X, fresh=True)
+        return self._train(X, fresh=not (self.warm_start and self.__sklearn_is_fitted__()))
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> GenerativeNet:
@@ -293,14 +299,6 @@ class GenerativeNet(DensityMixin, BaseEstimator):
             self.module_, n, batch_size=self.batch_size, seed=draw_seed(random_state)
         )
 
-    def _handed_on(self) -> dict[str, Any]:
-        own = self._get_param_names()
-        return {
-            key: value
-            for key, value in vars(self).items()
-            if not (key in own or key.startswith("_") or key.endswith("_"))
-        }
-
     def _train(self, X: Any, *, fresh: bool) -> GenerativeNet:
         before = dict(vars(self))
         try:
@@ -330,7 +328,9 @@ class GenerativeNet(DensityMixin, BaseEstimator):
             inputs = as_module_input(samples, module)
             module = module.to(device)
             initialize = getattr(module, "initialize", None)
-            if fresh and initialize is not None:
+            if fresh and self.initial_model is not None:
+                copy_weights(self.initial_model, module)
+            elif fresh and initialize is not None:
                 initialize(self._first_batch(inputs).to(device))
             trainer = self._make_trainer(module, device)
             if not fresh and hasattr(self, "net_"):
@@ -356,9 +356,11 @@ class GenerativeNet(DensityMixin, BaseEstimator):
 
     def _make_trainer(self, module: nn.Module, device: torch.device) -> LikelihoodTrainer:
         handed_on = self._handed_on()
-        options = {key: v for key, v in handed_on.items() if not key.startswith("module__")}
-        return make_trainer(
+        apart = ("module__", "outliers__")
+        options = {key: v for key, v in handed_on.items() if not key.startswith(apart)}
+        trainer = make_trainer(
             module,
+            kind=LikelihoodTrainer if self.outliers is None else OutlierTrainer,
             optimizer=self.optimizer,
             lr=self.lr,
             max_epochs=self.max_epochs,
@@ -369,6 +371,16 @@ class GenerativeNet(DensityMixin, BaseEstimator):
             verbose=self.verbose,
             **options,
         )
+        if isinstance(trainer, OutlierTrainer):
+            trainer.outliers_ = outlier_source(
+                self.outliers,
+                module,
+                input_shape=self.input_shape_,
+                loss=self.outlier_loss,
+                options=arguments_for("outliers", handed_on),
+                batch_size=self.batch_size,
+            )
+        return trainer
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")
@@ -377,15 +389,3 @@ class GenerativeNet(DensityMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        state.pop("net_", None)
-        if "module_" in state:
-            state["module_"] = _state.to_arrays(self.module_)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if "module_" in state:
-            self.module_ = _state.restore(self._recipe, state["module_"], self.device)

@@ -98,11 +98,15 @@ class RealNVP(nn.Module):
         Couplings.
     hidden : int, default=64
         Width of the two hidden layers of every coupling.
+    noise : float, default=0.0
+        Standard deviation of the normal noise added to rows in training, in units of the columns'
+        standard deviations. On whole numbers, or few rows, a density without it grows without
+        bound around the training rows.
 
     Raises
     ------
     ValueError
-        If ``input_shape`` is not that of a row.
+        If ``input_shape`` is not that of a row, or ``noise`` is negative.
 
     References
     ----------
@@ -113,9 +117,21 @@ class RealNVP(nn.Module):
     location: Tensor
     scale: Tensor
 
-    def __init__(self, input_shape: Sequence[int], *, n_layers: int = 8, hidden: int = 64) -> None:
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        *,
+        n_layers: int = 8,
+        hidden: int = 64,
+        noise: float = 0.0,
+    ) -> None:
         super().__init__()
+        if noise < 0:
+            raise ValueError(f"noise must not be negative, a standard deviation; got {noise}")
         self.input_shape = check_row_shape(input_shape)
+        self.n_layers = n_layers
+        self.hidden = hidden
+        self.noise = noise
         n_features = self.input_shape[0]
         self.register_buffer("location", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))
@@ -129,8 +145,11 @@ class RealNVP(nn.Module):
     def initialize(self, X: Tensor) -> None:
         """Take the moments that standardise the columns from a batch, (n, d)."""
         self.location.copy_(X.mean(dim=0))
-        # A constant column has a density only with some width given to it.
-        self.scale.copy_(X.std(dim=0, correction=0).clamp_min(_SMALLEST_DEVIATION))
+        deviation = X.std(dim=0, correction=0)
+        # A constant column has a density only with some width given to it; a small one would
+        # throw rows that differ there out of the range of numbers.
+        constant = deviation < _SMALLEST_DEVIATION
+        self.scale.copy_(torch.where(constant, torch.ones_like(deviation), deviation))
 
     def encode(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Latent variables and log-determinants.
@@ -172,6 +191,25 @@ class RealNVP(nn.Module):
         """
         z, log_determinant = self.encode(X)
         return log_determinant + _standard_log_density(z)
+
+    def training_loss(self, X: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Negative log-density of rows to which noise is added.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+        generator : torch.Generator, optional
+            Source of the noise.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            Nats.
+        """
+        if self.noise == 0:
+            return -self.log_prob(X)
+        drawn = torch.randn(X.shape, generator=generator, dtype=X.dtype, device=X.device)
+        return -self.log_prob(X + self.noise * self.scale * drawn)
 
     def log_prob_contributions(self, X: Tensor) -> Tensor:
         """The two parts of `log_prob`: rows sum to it.

@@ -12,7 +12,7 @@ from sklearn.svm import OneClassSVM
 
 from skgradood.models import GenerativeNet
 from skgradood.models._fitted import LikelihoodModel
-from skgradood.models._state import ModuleRecipe
+from skgradood.models._state import TRAINING_OPTIONS, ModuleRecipe
 from skgradood.persistence._fisher import FISHER_CLASSES, export_part, restore_part
 
 _RECIPE = ("factory", "arguments", "dtype")
@@ -37,7 +37,10 @@ def _export_net(net: GenerativeNet) -> dict[str, Any]:
     # The estimator's own state for pickling: arrays, and the recipe that makes the module.
     state = net.__getstate__()
     state.pop("_sklearn_version", None)
-    state["callbacks"] = None  # they take part in training only, and are arbitrary objects
+    # What takes part in training only may be large, or an arbitrary object.
+    state["callbacks"] = None
+    for name in [key for key in state if key in TRAINING_OPTIONS or key.startswith("outliers__")]:
+        del state[name]
     if "_recipe" in state:
         state["_recipe"] = {name: getattr(state["_recipe"], name) for name in _RECIPE}
     return state

@@ -94,6 +94,37 @@ def test_constant_columns_keep_the_density_finite(module):
     assert model.log_prob(X).isfinite().all()
 
 
+def test_a_column_that_was_constant_is_measured_in_its_own_unit():
+    model = RealNVP((2,)).double()
+    X = rows(50, 2)
+    X[:, 1] = 4
+    model.initialize(X)
+    assert model.scale[1] == 1
+    elsewhere = torch.tensor([[3.0, 5.0]]).double()
+    assert model.log_prob(elsewhere).item() > -100
+
+
+def test_noise_is_that_of_the_columns_and_of_training_alone():
+    """A linear flow without couplings: the expected loss is known."""
+    model = RealNVP((1,), noise=0.5).double()
+    X = rows(5000, 1)
+    model.initialize(X)
+    assert model.training_loss(X).mean().item() == pytest.approx(
+        -model.log_prob(X).mean().item() + 0.5 * 0.5**2, abs=0.02
+    )
+    first, again = (model.training_loss(X, torch.Generator().manual_seed(0)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(model.log_prob(X), -RealNVP.training_loss(without_noise(model), X))
+    with pytest.raises(ValueError, match="noise must not be negative"):
+        RealNVP((1,), noise=-1)
+
+
+def without_noise(model):
+    twin = RealNVP(model.input_shape).double()
+    twin.load_state_dict(model.state_dict())
+    return twin
+
+
 @pytest.mark.parametrize("module", [DiagonalGaussian, RealNVP])
 def test_images_are_refused(module):
     with pytest.raises(ValueError, match=r"\(n_features,\)"):
