@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from skgradood.gradients.state import uncompiled_name
+
 LayerFunction = Callable[[str, nn.Parameter], str | None]
 Layers = str | re.Pattern[str] | LayerFunction | Mapping[str, Sequence[str]]
 
@@ -70,8 +72,11 @@ def check_module(module: object) -> None:
 
 
 def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Named parameters that require grad; a tied parameter occurs once, under its first name."""
-    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+    """Named parameters that require grad; a tied parameter occurs once, under its first name.
+
+    Modules that ``torch.compile`` has wrapped are left out of the names.
+    """
+    return {uncompiled_name(name): p for name, p in module.named_parameters() if p.requires_grad}
 
 
 def layer_layout(module: nn.Module, layers: Layers = "parameter") -> LayerLayout:
@@ -272,7 +277,9 @@ def _layout_of(groups: Mapping[str, Sequence[str]], parameters: _Parameters) -> 
 
 def _why_unknown(name: Any, module: nn.Module, parameters: _Parameters) -> str:
     """Say what is wrong with a name that is no trainable parameter's."""
-    every = dict(module.named_parameters(remove_duplicate=False))
+    every = {
+        uncompiled_name(known): p for known, p in module.named_parameters(remove_duplicate=False)
+    }
     if name in every and not every[name].requires_grad:
         return "this parameter has requires_grad=False, and so no gradient"
     if name in every:

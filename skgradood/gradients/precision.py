@@ -26,13 +26,18 @@ def autocast_to(autocast: str | None, device: torch.device) -> AbstractContextMa
     return torch.autocast(device.type, AUTOCAST[autocast], cache_enabled=False)
 
 
+def is_autocast_on(device: str) -> bool:
+    """Whether torch computes in lower precision on devices of a type at present."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def cast_operands(
     x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Operands of a linear map as torch's own see them: in lower precision under autocast."""
     device = x.device.type
     # Some devices do not know autocast, and may not even be asked.
-    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+    if not is_autocast_on(device):
         return x, weight, bias
     dtype = torch.get_autocast_dtype(device)
     return _cast(x, dtype), _cast(weight, dtype), None if bias is None else _cast(bias, dtype)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -38,6 +39,19 @@ def global_rng_states() -> list[torch.Tensor]:
     return [torch.get_rng_state(), *cuda_states]
 
 
+def uncompiled_name(name: str) -> str:
+    """A parameter's name without the modules that ``torch.compile`` wraps around others."""
+    return name.replace("_orig_mod.", "")
+
+
+def eagerly() -> AbstractContextManager:
+    """A block in which whatever is compiled runs as it is written: no strategy sees into code."""
+    # Nothing has been compiled where nobody has loaded the compiler, which takes seconds.
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
 @contextmanager
 def evaluation_state(module: nn.Module, parameters: Container[str] | None = None) -> Iterator[None]:
     """Put a module into ``eval()`` for a block; restore all that is seen of it afterwards.
@@ -66,7 +80,8 @@ def evaluation_state(module: nn.Module, parameters: Container[str] | None = None
             child.training = False
         if parameters is not None:
             _freeze_others(module, parameters)
-        yield
+        with eagerly():
+            yield
     finally:
         for child, training, (own_parameters, buffers) in zip(
             children, modes, members, strict=True
@@ -85,7 +100,7 @@ def evaluation_state(module: nn.Module, parameters: Container[str] | None = None
 
 def _freeze_others(module: nn.Module, parameters: Container[str]) -> None:
     for name, parameter in module.named_parameters():
-        if parameter.requires_grad and name not in parameters:
+        if parameter.requires_grad and uncompiled_name(name) not in parameters:
             parameter.requires_grad = False
 
 

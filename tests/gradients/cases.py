@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from skgradood.models import VAE, DiagonalGaussian, Glow, PixelCNN, RealNVP
-from tests.gradients import hard_modules, modules
+from skgradood.models import VAE, DiagonalGaussian, GaussianDiffusion, Glow, PixelCNN, RealNVP
+from tests.gradients import hard_modules, modules, recurrent_modules
+from tests.gradients.operations import USES
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,15 @@ class Case:
     """A module and a batch.
 
     ``make(dtype)`` returns (module, X); ``strategy`` is what serves under ``engine="auto"``;
-    ``warns`` is a piece of the fall-back's reason.
+    ``warns`` is a piece of the fall-back's reason; ``func`` whether ``engine="func"`` serves, too;
+    ``looks`` whether where samples lie depends on values, at which capture then has to look.
     """
 
     make: Callable[[torch.dtype], tuple[nn.Module, Tensor]]
     strategy: str = "capture"
     warns: str | None = None
+    func: bool = True
+    looks: bool = False
 
 
 class SquaredOutput(nn.Module):
@@ -48,7 +53,7 @@ def seeded(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
-def _case(body: Callable[[], nn.Module], shape: tuple[int, ...], **options: str) -> Case:
+def _case(body: Callable[[], nn.Module], shape: tuple[int, ...], **options: Any) -> Case:
     def make(dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
         module = SquaredOutput(body()).to(dtype)
         modules.randomise(module)
@@ -57,7 +62,7 @@ def _case(body: Callable[[], nn.Module], shape: tuple[int, ...], **options: str)
     return Case(make, **options)
 
 
-def _density(build: Callable[[], nn.Module], shape: tuple[int, ...], **options: str) -> Case:
+def _density(build: Callable[[], nn.Module], shape: tuple[int, ...], **options: Any) -> Case:
     def make(dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
         module = build().to(dtype)
         modules.randomise(module)
@@ -66,7 +71,7 @@ def _density(build: Callable[[], nn.Module], shape: tuple[int, ...], **options: 
     return Case(make, **options)
 
 
-def _tokens(build: Callable[[], nn.Module], **options: str) -> Case:
+def _tokens(build: Callable[[], nn.Module], **options: Any) -> Case:
     def make(dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
         module = build().to(dtype)
         modules.randomise(module)
@@ -76,7 +81,7 @@ def _tokens(build: Callable[[], nn.Module], **options: str) -> Case:
     return Case(make, **options)
 
 
-def _images(build: Callable[[], nn.Module], shape: tuple[int, ...], **options: str) -> Case:
+def _images(build: Callable[[], nn.Module], shape: tuple[int, ...], **options: Any) -> Case:
     def make(dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
         module = build().to(dtype)
         modules.randomise(module, scale=0.3)
@@ -224,12 +229,25 @@ CASES: dict[str, Case] = {
         lambda: PixelCNN((3, 4, 4), likelihood="logistic_mixture", width=4, n_layers=2),
         (3, 3, 4, 4),
     ),
+    "noise_of_diffusion": _images(
+        lambda: GaussianDiffusion((1, 6, 5), n_timesteps=8, width=4, n_timesteps_eval=3, n_draws=2),
+        (3, 1, 6, 5),
+    ),
+    "diffusion_shared_noise": _images(
+        lambda: GaussianDiffusion(
+            (3, 4, 4), n_timesteps=8, schedule="cosine", variance="forward", width=4, n_scales=2,
+            n_timesteps_eval=2, noise="shared",
+        ),
+        (3, 3, 4, 4),
+    ),
+    "diffusion_all_timesteps": _images(
+        lambda: GaussianDiffusion(
+            (1, 4, 4), n_timesteps=4, width=4, n_scales=1, n_timesteps_eval=None, noise="shared"
+        ),
+        (3, 1, 4, 4),
+    ),
     "custom_function_of_data": _case(lambda: hard_modules.CustomFunction(5, of="data"), (4, 5)),
     # What capture refuses, and who serves instead.
-    "gru": _case(
-        lambda: hard_modules.LastOutput(nn.GRU(4, 5, batch_first=True)), (3, 4, 4),
-        strategy="loop", warns="no rule",
-    ),
     "custom_function_of_a_parameter": _case(
         lambda: hard_modules.CustomFunction(5, of="parameter"), (4, 5),
         strategy="loop", warns="cannot be watched",
@@ -249,10 +267,51 @@ CASES: dict[str, Case] = {
         strategy="func", warns="cannot be told apart",
     ),
     "softmax_over_the_batch": _case(
-        lambda: hard_modules.BatchSoftmax(5), (4, 5), strategy="func", warns="couple the rows"
+        lambda: hard_modules.BatchSoftmax(5), (4, 5), strategy="func", warns="cannot be told apart"
     ),
-    "triangular_solve": _density(
-        lambda: hard_modules.TriangularGaussian(4), (4, 4),
-        strategy="func", warns="solve_triangular",
+    "divided_by_the_batch_size": _case(
+        lambda: hard_modules.DividedByBatchSize(5), (4, 5), strategy="func", warns="couple the rows"
+    ),
+    "packed_sequences": _case(
+        lambda: recurrent_modules.Packed(3), (3, 4, 3), strategy="loop", warns="packed"
+    ),
+    "recurrence_over_the_batch": _case(
+        lambda: recurrent_modules.SamplesAsTimes(3), (3, 2, 3),
+        strategy="loop", warns="over something else than the rows",
     ),
 }  # fmt: skip
+
+
+def _recurrent(
+    body: Callable[[], nn.Module], shape: tuple[int, ...] = (3, 4, 3), **options: Any
+) -> Case:
+    return _case(body, shape, func=False, **options)
+
+
+_LAST, _TIMES_FIRST = recurrent_modules.LastOutput, recurrent_modules.TimesFirst
+_CELLS = recurrent_modules.Cells
+
+CASES |= {
+    "gru": _recurrent(lambda: _LAST(nn.GRU(3, 5, batch_first=True))),
+    "gru_times_first": _recurrent(lambda: _TIMES_FIRST(nn.GRU(3, 3, bidirectional=True))),
+    "gru_weight_norm": _recurrent(lambda: _LAST(recurrent_modules.weight_normed_gru(3))),
+    "lstm": _recurrent(lambda: _LAST(nn.LSTM(3, 5, batch_first=True))),
+    "lstm_times_first": _recurrent(lambda: _TIMES_FIRST(nn.LSTM(3, 3, num_layers=3))),
+    "lstm_both_ways": _recurrent(
+        lambda: _TIMES_FIRST(nn.LSTM(3, 4, num_layers=2, bidirectional=True)), (4, 4, 3)
+    ),
+    "lstm_projected": _recurrent(
+        lambda: _TIMES_FIRST(nn.LSTM(3, 4, proj_size=2, bias=False, bidirectional=True))
+    ),
+    "lstm_learned_state": _recurrent(lambda: recurrent_modules.LearnedState(3)),
+    "lstm_partly_frozen": _recurrent(lambda: _LAST(recurrent_modules.partly_frozen_lstm(3))),
+    "elman_relu": _recurrent(lambda: _TIMES_FIRST(nn.RNN(3, 3, nonlinearity="relu"))),
+    "elman_no_bias": _recurrent(lambda: _LAST(nn.RNN(3, 3, bias=False, batch_first=True))),
+    "lstm_cell": _recurrent(lambda: _CELLS(nn.LSTMCell(3, 3))),
+    "gru_cell": _recurrent(lambda: _CELLS(nn.GRUCell(3, 4, bias=False))),
+    "elman_cell": _recurrent(lambda: _CELLS(nn.RNNCell(3, 3, nonlinearity="relu"))),
+}
+
+CASES |= {
+    name: _case(use.build, use.x, func=use.func, looks=use.looks) for name, use in USES.items()
+}

@@ -88,7 +88,7 @@ def test_func_serves_autocast_too(name, autocast):
 
 @pytest.mark.parametrize("autocast", EPS)
 def test_a_coupling_of_rows_is_seen_through_the_rounding(autocast):
-    module, X = CASES["softmax_over_the_batch"].make(torch.float32)
+    module, X = CASES["divided_by_the_batch_size"].make(torch.float32)
     with pytest.warns(EngineWarning, match="couple the rows"):
         norms = layer_gradient_norms(module, X, autocast=autocast)
     loop = layer_gradient_norms(module, X, engine="loop", autocast=autocast)

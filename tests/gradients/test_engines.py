@@ -63,7 +63,9 @@ def test_auto_equals_the_loop_and_is_served_by_the_expected_strategy(name, dtype
 FOLLOWED_BY_FUNC = [
     name
     for name in CASES
-    if not name.startswith(("noise", "custom_function")) and CASES[name].strategy != "loop"
+    if not name.startswith(("noise", "custom_function"))
+    and CASES[name].strategy != "loop"
+    and CASES[name].func
 ]
 
 

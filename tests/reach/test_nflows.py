@@ -100,12 +100,8 @@ CASES: dict[str, Case] = {
     "spline_coupling": _flow(spline_coupling),
     "lu_linear": _flow(lambda: linear(LULinear)),
     "naive_linear": _flow(lambda: linear(NaiveLinear)),
-    "qr_linear": _flow(
-        lambda: linear(QRLinear, num_householder=2), strategy="func", warns="torch.ger has no rule"
-    ),
-    "svd_linear": _flow(
-        lambda: linear(SVDLinear, num_householder=2), strategy="func", warns="torch.ger has no rule"
-    ),
+    "qr_linear": _flow(lambda: linear(QRLinear, num_householder=2)),
+    "svd_linear": _flow(lambda: linear(SVDLinear, num_householder=2)),
     "one_by_one_convolution": _flow(one_by_one_convolution, (5, 3, 4, 4)),
     "conditional": _flow(conditional, (5, 7), log_likelihood=conditional_log_prob),
 }

@@ -110,23 +110,15 @@ def _flow(
 
 
 CASES: dict[str, Case] = {
-    "real_nvp": _flow(
-        real_nvp, (5, 4), strategy="loop", warns="add_ writes data into a parameter"
-    ),
+    "real_nvp": _flow(real_nvp, (5, 4)),
     "masked_affine": _flow(masked_affine, (5, 4)),
-    "coupling_spline": _flow(
-        lambda: spline("CoupledRationalQuadraticSpline"), (5, 4),
-        strategy="loop", warns="a parameter indexed by data",
-    ),
+    "coupling_spline": _flow(lambda: spline("CoupledRationalQuadraticSpline"), (5, 4)),
     "autoregressive_spline": _flow(
         lambda: spline("AutoregressiveRationalQuadraticSpline"), (5, 4)
     ),
     "maf": _flow(maf, (5, 4)),
     "planar": _flow(planar, (5, 4)),
-    "glow": _flow(
-        glow, (3, 1, 8, 8), without_classes, strategy="loop",
-        warns="add_ writes data into a parameter",
-    ),
+    "glow": _flow(glow, (3, 1, 8, 8), without_classes),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from skgradood.gradients import GradientEngine, SquaredNorms, layer_layout
 from skgradood.gradients.errors import StrategyRefused
 from tests.reach.harness import (
     TOLERANCES,
@@ -15,6 +16,7 @@ from tests.reach.harness import (
     assert_norms_close,
     assert_served_as_stated,
     auto_norms,
+    autograd_norms,
     engine_norms,
     randomised,
     seeded,
@@ -138,6 +140,19 @@ class PlainValuesOfSome(PlainValues):
         return torch.where(x[:, :1] > 0, ScaleByPlainValues.apply(hidden, self.scale), hidden)
 
 
+class CompiledParts(nn.Module):
+    """A module and a function that are compiled inside one that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.compile(mlp(), backend="aot_eager")
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        squash = torch.compile(lambda h: h.tanh() * 2, backend="aot_eager")
+        return self.head(squash(self.body(x)))
+
+
 def mixed_precisions(dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
     module = randomised(MixedPrecisions(), torch.float32)
     module.head.double()
@@ -177,16 +192,10 @@ def _case(
     return Case(make, squared_output(read), **options)
 
 
-def _recurrent(
-    module: type[nn.Module],
-    *,
-    strategy: str = "loop",
-    dtypes: tuple[torch.dtype, ...] = tuple(TOLERANCES),
-    **options: object,
-) -> Case:
+def _recurrent(module: type[nn.Module], **options: object) -> Case:
     return _case(
         lambda: module(4, 5, batch_first=True, **options), (3, 6, 4),
-        lambda module, X: module(X)[0], strategy=strategy, warns="has no rule", dtypes=dtypes,
+        lambda module, X: module(X)[0],
     )  # fmt: skip
 
 
@@ -212,15 +221,8 @@ def mlp() -> nn.Module:
 CASES: dict[str, Case] = {
     "small_unet": _case(SmallUNet, (3, 1, 8, 8)),
     "dict_output": _case(DictOutput, (4, 5), read_dict),
-    # The kernel of single precision can be vectorised, that of double precision cannot.
-    "lstm": _recurrent(nn.LSTM, strategy="func", dtypes=(torch.float32,)),
-    "lstm_double": _recurrent(nn.LSTM, dtypes=(torch.float64,)),
-    "lstm_two_layers_both_ways": _recurrent(
-        nn.LSTM, strategy="func", dtypes=(torch.float32,), num_layers=2, bidirectional=True
-    ),
-    "lstm_two_layers_both_ways_double": _recurrent(
-        nn.LSTM, dtypes=(torch.float64,), num_layers=2, bidirectional=True
-    ),
+    "lstm": _recurrent(nn.LSTM),
+    "lstm_two_layers_both_ways": _recurrent(nn.LSTM, num_layers=2, bidirectional=True),
     "lstm_projected": _recurrent(nn.LSTM, proj_size=3),
     "gru": _recurrent(nn.GRU),
     "elman": _recurrent(nn.RNN),
@@ -230,9 +232,8 @@ CASES: dict[str, Case] = {
         mixed_precisions, squared_output(nn.Module.__call__), dtypes=(torch.float32,)
     ),
     "compiled": _compiled(mlp, (4, 5)),
-    "compiled_unet": _compiled(
-        SmallUNet, (3, 1, 8, 8), strategy="func", warns="cannot be watched"
-    ),
+    "compiled_unet": _compiled(SmallUNet, (3, 1, 8, 8)),
+    "compiled_parts": _case(CompiledParts, (4, 5)),
     "custom_function_of_plain_values": Case(
         lambda dtype: (randomised(PlainValues(), dtype), seeded((4, 5), dtype)),
         squared_output(nn.Module.__call__), strategy="loop", warns="cannot be watched",
@@ -245,6 +246,24 @@ def test_auto_equals_the_loop_and_is_served_by_the_stated_strategy(
     case: Case, dtype: torch.dtype
 ) -> None:
     assert_served_as_stated(case, dtype)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_names_are_those_of_the_module_that_was_compiled(wrapped: bool) -> None:
+    module = randomised(CompiledParts(), torch.float64)
+    X = seeded((4, 5), torch.float64)
+    log_likelihood = squared_output(nn.Module.__call__)
+    expected = ["body.0.weight", "body.0.bias", "body.2.weight", "body.2.bias"]
+    outer = torch.compile(module, backend="aot_eager") if wrapped else module
+    assert layer_layout(outer).names == [*expected, "head.weight", "head.bias"]
+    assert layer_layout(outer, "module").names == ["body.0", "body.2", "head"]
+    for engine in ("capture", "func"):
+        norms = engine_norms(outer, X, log_likelihood, engine)
+        assert_norms_close(norms, autograd_norms(module, X, log_likelihood), torch.float64)
+    part = GradientEngine(outer, log_likelihood=log_likelihood, parameters=["body.2.bias"])
+    reducer = SquaredNorms(layer_layout(outer, {"only": ["body.2.bias"]}))
+    part.run(X, reducer)
+    assert_norms_close(reducer.result(), norms[:, 3:4], torch.float64)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)

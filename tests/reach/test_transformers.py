@@ -168,12 +168,8 @@ CASES: dict[str, Case] = {
     "mamba": _language(mamba),
     # What is small and computed in single precision from parameters in double.
     "mamba_many_rows": _language(mamba, rows=32, dtypes=(torch.float32,)),
-    "xlnet": _language(
-        xlnet, XLNET, strategy="func", warns="cannot be told apart",
-    ),
-    "t5_encoder": _language(
-        t5_encoder, T5, strategy="func", warns="a parameter of shape (1, 3, 9, 9) beside"
-    ),
+    "xlnet": _language(xlnet, XLNET),
+    "t5_encoder": _language(t5_encoder, T5),
     "resnet18_like": _images(lambda: resnet("basic", [6, 8, 10, 12], [2, 2, 2, 2])),
     "resnet50_like": _images(lambda: resnet("bottleneck", [8, 12, 16, 20], [2, 2, 2, 2])),
     "convnext": _images(lambda: convnext("ConvNext")),
@@ -181,7 +177,7 @@ CASES: dict[str, Case] = {
     "efficientnet": _images(efficientnet),
     "vit_sdpa": _images(lambda: vit(attn_implementation="sdpa")),
     "vit_eager": _images(lambda: vit(attn_implementation="eager")),
-    "swin": _images(swin, strategy="func", warns="a parameter of shape (1, 2, 16, 16) beside"),
+    "swin": _images(swin),
 }  # fmt: skip
 
 

@@ -49,10 +49,7 @@ CASES: dict[str, Case] = {
     "realnvp": _flow(lambda: zuko.flows.RealNVP(4, **SMALL)),
     "nice": _flow(lambda: zuko.flows.NICE(4, **SMALL)),
     "ncsf": _flow(lambda: zuko.flows.NCSF(4, bins=4, **SMALL)),
-    "sospf": _flow(
-        lambda: zuko.flows.SOSPF(4, degree=2, polynomials=2, **SMALL),
-        strategy="loop", warns="cannot be told apart",
-    ),
+    "sospf": _flow(lambda: zuko.flows.SOSPF(4, degree=2, polynomials=2, **SMALL)),
     "bpf": _flow(
         lambda: zuko.flows.BPF(4, degree=3, **SMALL),
         strategy="loop", warns="grad is called inside",
@@ -61,10 +58,7 @@ CASES: dict[str, Case] = {
         lambda: zuko.flows.GF(4, transforms=2, components=3),
         strategy="loop", warns="grad is called inside",
     ),
-    "gmm": _flow(
-        lambda: zuko.mixtures.GMM(4, components=3),
-        strategy="func", warns="solve_triangular has no rule",
-    ),
+    "gmm": _flow(lambda: zuko.mixtures.GMM(4, components=3)),
     "nsf_with_context": _flow(
         lambda: zuko.flows.NSF(4, 3, bins=4, **SMALL), conditional_log_prob, features=7
     ),

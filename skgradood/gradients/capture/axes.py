@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Owners:
+    """The sample to which each of some slices belongs, (m,) int64; equal where the content is."""
+
+    samples: Tensor
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Owners) and torch.equal(self.samples, other.samples)
+
+    def __hash__(self) -> int:
+        return hash(len(self.samples))
 
 
 @dataclass(frozen=True)
@@ -14,12 +27,16 @@ class BatchAxis:
 
     Entry ``(o * n + i) * inner + j`` along ``dim`` belongs to sample i, for every o < ``outer``
     and j < ``inner``. An ordinary batch has ``outer = inner = 1``.
+
+    What a mask picks has another number of slices from every sample. There ``owners`` tells whose
+    each of ``n`` slices is; functions that treat the slices alike treat the samples alike, too.
     """
 
     dim: int
     n: int
     outer: int = 1
     inner: int = 1
+    owners: Owners | None = None
 
     @property
     def size(self) -> int:
@@ -28,7 +45,7 @@ class BatchAxis:
 
     def at(self, dim: int) -> BatchAxis:
         """The same division, along another dimension."""
-        return BatchAxis(dim, self.n, self.outer, self.inner)
+        return replace(self, dim=dim)
 
     def matches(self, tensor: Tensor) -> bool:
         """Whether a tensor is long enough to have this axis."""
@@ -39,14 +56,34 @@ class BatchAxis:
         split = tensor.unflatten(self.dim, (self.outer, self.n, self.inner))
         return split.movedim((self.dim + 1, self.dim, self.dim + 2), (0, 1, 2))
 
+    def sum_by_sample(self, tensor: Tensor, n: int) -> Tensor:
+        """The slices of each of n samples added, (n, *other dimensions)."""
+        if self.owners is None:
+            return self.samples_first(tensor).sum((1, 2))
+        slices = tensor.movedim(self.dim, 0)
+        return slices.new_zeros(n, *slices.shape[1:]).index_add_(0, self.owners.samples, slices)
+
     def rows(self, tensor: Tensor) -> Tensor:
         """(n, positions, features) for a tensor whose last dimension holds features."""
         return self.samples_first(tensor).reshape(self.n, -1, tensor.shape[-1])
 
     def sample_of_slice(self, device: torch.device | None = None) -> Tensor:
         """The sample to which each slice along the dimension belongs, (size,)."""
-        samples = torch.arange(self.n, device=device)
+        if self.owners is not None:
+            return self.owners.samples if device is None else self.owners.samples.to(device)
+        return self.slices(torch.arange(self.n, device=device))
+
+    def slices(self, samples: Tensor) -> Tensor:
+        """Places along the dimension of as many samples, in the order in which they lie, (size,).
+
+        ``samples`` (n,) says which sample stands where; slices of one keep their order.
+        """
         return samples.repeat_interleave(self.inner).repeat(self.outer)
+
+    def chosen(self, tensor: Tensor, samples: Tensor) -> Tensor:
+        """The tensor with ``samples[i]`` in the place of sample i."""
+        split = tensor.unflatten(self.dim, (self.outer, self.n, self.inner))
+        return split.index_select(self.dim + 1, samples).flatten(self.dim, self.dim + 2)
 
     def shadow(self, shape: torch.Size, device: torch.device) -> Tensor:
         """One plus the sample to which each element of a tensor belongs."""
@@ -56,19 +93,27 @@ class BatchAxis:
         return (self.sample_of_slice(device) + 1.0).reshape(layout).expand(shape).contiguous()
 
 
-def axis_of_shadow(shadow: Tensor, n: int) -> BatchAxis | None:
-    """Read the axis off a shadow; zeros belong to no sample. None if there is no one axis."""
+def axis_of_shadow(shadow: Tensor, n: int, device: torch.device) -> BatchAxis | None:
+    """Read the axis off a shadow, of a tensor on ``device``; None if there is no one axis.
+
+    Zeros belong to no sample.
+    """
+    ragged = None
     for dim in range(shadow.ndim):
         others = [d for d in range(shadow.ndim) if d != dim]
-        line = shadow.amax(others) if others else shadow
-        axis = _axis_of_line(line, dim, n)
-        if axis is None:
-            continue
+        line = shadow.amax(others) if others and shadow.numel() else shadow.flatten()
         layout = [1] * shadow.ndim
         layout[dim] = -1
-        if ((shadow == line.reshape(layout)) | (shadow == 0)).all():
+        if len(line) != shadow.shape[dim]:
+            continue
+        if not ((shadow == line.reshape(layout)) | (shadow == 0)).all():
+            continue
+        axis = _axis_of_line(line, dim, n)
+        if axis is not None:
             return axis
-    return None
+        if ragged is None and (line > 0).all():
+            ragged = BatchAxis(dim, len(line), owners=Owners((line.long() - 1).to(device)))
+    return ragged
 
 
 def _axis_of_line(line: Tensor, dim: int, n: int) -> BatchAxis | None:

@@ -54,9 +54,9 @@ class CopyCut(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple:
-        copies = ctx.axis.samples_first(gradient).sum((1, 2))
-        shape = ctx.operand.use.tensor.shape
-        ctx.operand.use.deliver(DenseContribution(copies.reshape(len(copies), *shape)))
+        use = ctx.operand.use
+        copies, shape = ctx.axis.sum_by_sample(gradient, use.recorder.n), use.tensor.shape
+        use.deliver(DenseContribution(copies.reshape(len(copies), *shape)))
         return None, None, None, None
 
 
@@ -73,11 +73,15 @@ class AlignedCut(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple:
-        axis, tensor = ctx.axis, ctx.operand.use.tensor
-        dim = axis.dim - (gradient.ndim - tensor.ndim)
-        ctx.operand.use.deliver(
+        axis, use = ctx.axis, ctx.operand.use
+        shape = use.tensor.shape
+        owners = axis.sample_of_slice(gradient.device)
+        use.deliver(
             AlignedContribution(
-                gradient.reshape(tensor.shape), dim, axis.sample_of_slice(gradient.device), axis.n
+                gradient.reshape(shape),
+                axis.dim - (gradient.ndim - len(shape)),
+                owners,
+                use.recorder.n,
             )
         )
         return None, None, None, None

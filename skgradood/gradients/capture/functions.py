@@ -30,6 +30,21 @@ def attributes(*names: str) -> frozenset[Callable]:
     return frozenset(getattr(torch.Tensor, name).__get__ for name in names)
 
 
+def _pointwise_names() -> list[str]:
+    """Names of torch's operators that are pointwise in all their forms."""
+    names = {name for namespace in _NAMESPACES for name in dir(namespace) if name[0] != "_"}
+    return [name for name in names if _is_pointwise(getattr(torch.ops.aten, name, None))]
+
+
+def _is_pointwise(packet: Any) -> bool:
+    if not isinstance(packet, torch._ops.OpOverloadPacket):
+        return False
+    overloads = [getattr(packet, name) for name in packet.overloads()]
+    # max and min are pointwise for two tensors, and a reduction with a dimension.
+    has_dim = any(arg.name == "dim" for o in overloads for arg in o._schema.arguments)
+    return not has_dim and any(torch.Tag.pointwise in o.tags for o in overloads)
+
+
 # Output element = function of the elements at the same place, after broadcasting.
 ELEMENTWISE = spellings(
     *("add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide", "truediv"),
@@ -37,8 +52,23 @@ ELEMENTWISE = spellings(
     *("addcmul", "addcdiv", "atan2", "arctan2", "hypot", "logaddexp", "logaddexp2", "xlogy"),
     *("xlog1py", "fmod", "remainder", "clamp", "clip", "clamp_min", "clamp_max", "copysign"),
     *("eq", "ne", "lt", "le", "gt", "ge", "isclose", "logical_and", "logical_or"),
-    *("logical_xor", "floor_divide", "floordiv", "mod", "copy_", "masked_fill", "heaviside"),
+    *("logical_xor", "floor_divide", "floordiv", "mod", "copy", "masked_fill", "heaviside"),
     *("broadcast_tensors", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"),
+)
+
+# The same of one tensor; with what only changes how a tensor is stored.
+ELEMENTWISE_OF_ONE = spellings(
+    *_pointwise_names(),
+    *("detach", "clone", "contiguous", "to", "float", "double", "half", "bfloat16", "type"),
+    *("long", "int", "bool", "cpu", "cuda", "type_as", "requires_grad", "conj", "neg", "abs"),
+    *("relu", "gelu", "silu", "softplus", "logsigmoid", "hardtanh", "relu6", "elu", "selu"),
+    *("alias", "nan_to_num", "sigmoid", "tanh"),
+) | attributes("data", "real", "imag")
+
+# Tensors of constants, in the shape or with the dtype of the first argument.
+CREATIONS = spellings(
+    *("zeros_like", "ones_like", "full_like", "empty_like"),
+    *("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor"),
 )
 
 # Output elements are input elements in other places (or constants).
@@ -51,23 +81,23 @@ MOVES = (
         *("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack"),
         *("chunk", "split", "split_with_sizes", "tensor_split", "hsplit", "vsplit", "unbind"),
         *("roll", "flip", "fliplr", "flipud", "rot90", "pixel_shuffle", "pixel_unshuffle"),
-        *("channel_shuffle", "diagonal", "take_along_dim", "meshgrid", "pad"),
+        *("channel_shuffle", "diagonal", "take_along_dim", "meshgrid", "pad", "gather"),
     )
     | attributes("T", "mT", "H", "mH")
     | frozenset({torch.Tensor.unfold})
 )
 
 # Moves in which tensors beside the first act by their values.
-INDEXING = spellings("getitem", "index_select", "take_along_dim", "repeat_interleave")
+INDEXING = spellings("getitem", "index_select", "take_along_dim", "repeat_interleave", "gather")
+
+GATHERS = spellings("gather", "take_along_dim")
 
 PADDING = spellings("pad")
 
 REDUCTIONS = spellings(
-    *("sum", "mean", "amax", "amin", "logsumexp", "prod", "any", "all", "std", "var", "max"),
-    *("min", "argmax", "argmin", "nansum", "nanmean", "median", "count_nonzero"),
+    *("sum", "mean", "amax", "amin", "logsumexp", "prod", "any", "all", "std", "var"),
+    *("argmax", "argmin", "nansum", "nanmean", "count_nonzero"),
 )
-
-MATRIX_PRODUCTS = spellings("matmul", "mm", "bmm")
 
 # Differentiation inside a log-likelihood would run the cuts' backward too early.
 DIFFERENTIATION = frozenset({torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward})
@@ -112,6 +142,33 @@ def body_of(function: Callable) -> Callable[..., Any] | None:
 
 def _nobody_overrides(*_: Any) -> bool:
     return False
+
+
+def is_in_place(function: Callable) -> bool:
+    """Whether a function writes into its first argument, by the name it has."""
+    name = getattr(function, "__name__", "")
+    return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+
+
+def out_of_place(function: Callable) -> Callable | None:
+    """The function that returns what one that works in place writes; None where there is none."""
+    name = getattr(function, "__name__", "")
+    name = f"__{name[3:]}" if name.startswith("__i") else name.removesuffix("_")
+    return getattr(torch.Tensor, name, None)
+
+
+def plain(function: Callable) -> Callable:
+    """The function of torch's that an ATen operator is, or what is given."""
+    if isinstance(function, torch._ops.OpOverload) and function._overloadname == "default":
+        function = function.overloadpacket
+    if not isinstance(function, torch._ops.OpOverloadPacket):
+        return function
+    space, _, name = function._qualified_op_name.partition("::")
+    for namespace in (torch, torch._C._nn) if space == "aten" else ():
+        found = getattr(namespace, name, None)
+        if isinstance(found, types.BuiltinFunctionType):
+            return found
+    return function
 
 
 def name_of(function: Callable) -> str:

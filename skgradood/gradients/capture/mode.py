@@ -12,10 +12,19 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from skgradood.gradients.capture.axes import BatchAxis
 from skgradood.gradients.capture.cuts import AlignedCut, CopyCut, Operand
-from skgradood.gradients.capture.functions import DIFFERENTIATION, RANDOM, body_of, name_of
+from skgradood.gradients.capture.functions import (
+    CREATIONS,
+    DIFFERENTIATION,
+    RANDOM,
+    body_of,
+    is_in_place,
+    name_of,
+    plain,
+)
 from skgradood.gradients.capture.noise import RowNoise
 from skgradood.gradients.capture.propagation import AxisPropagation, tensors_in
 from skgradood.gradients.capture.recorder import Recorder
+from skgradood.gradients.capture.shadows import axis_after_assignment
 from skgradood.gradients.errors import StrategyRefused
 
 _NONE: frozenset[str] = frozenset()
@@ -62,6 +71,7 @@ class CaptureMode(TorchFunctionMode):
         }
         self._derived = WeakTensorKeyDictionary()
         self._axes = WeakTensorKeyDictionary()
+        self._overwritten: dict[int, Tensor] = {}
         self.mark(X, BatchAxis(0, len(X)))
 
     def mark(self, tensor: Tensor, axis: BatchAxis | None) -> None:
@@ -74,10 +84,10 @@ class CaptureMode(TorchFunctionMode):
     def is_parameter(self, tensor: Any) -> bool:
         return isinstance(tensor, Tensor) and bool(self._leaves_of(tensor))
 
-    def axis_of(self, tensor: Tensor) -> BatchAxis:
-        """The batch axis of data; refuses where it is unknown."""
+    def axis_of(self, tensor: Tensor, *, ragged: bool = False) -> BatchAxis:
+        """The batch axis of data; refuses where it is unknown, or samples differ in length."""
         axis = self._axes[tensor]
-        if axis is None:
+        if axis is None or (axis.owners is not None and not ragged):
             raise StrategyRefused(
                 f"a parameter meets a tensor of shape {tuple(tensor.shape)} in which the samples "
                 "cannot be told apart"
@@ -109,10 +119,22 @@ class CaptureMode(TorchFunctionMode):
         self.mark(copies, axis)
         return copies
 
+    def before_overwriting(self, tensor: Tensor) -> Tensor:
+        """A copy of a tensor made from parameters, which itself becomes a constant to write on."""
+        if tensor not in self._derived or tensor._is_view():
+            raise StrategyRefused(
+                "data are written into a parameter, or into a view of what was made from one"
+            )
+        copy = tensor.clone()
+        self._derived[copy] = self._derived.pop(tensor)
+        tensor.detach_()
+        self._overwritten[tensor.untyped_storage()._cdata] = tensor
+        return copy
+
     def __torch_function__(
         self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        kwargs, function = kwargs or {}, plain(function)
         if function in RANDOM:
             return self._draw(function, args, kwargs)
         if function in DIFFERENTIATION:
@@ -129,7 +151,10 @@ class CaptureMode(TorchFunctionMode):
         return self._meet(function, args, kwargs)
 
     def _leaves_of(self, tensor: Tensor) -> frozenset[str]:
-        return self._leaves.get(id(tensor)) or self._derived.get(tensor, _NONE)
+        leaves = self._leaves.get(id(tensor)) or self._derived.get(tensor, _NONE)
+        if leaves and tensor.untyped_storage()._cdata in self._overwritten:
+            raise StrategyRefused("a view of a tensor into which data have been written")
+        return leaves
 
     def _leaves_among(self, tensors: list[Tensor], function: Callable) -> frozenset[str]:
         found = _NONE
@@ -152,21 +177,35 @@ class CaptureMode(TorchFunctionMode):
             return result
         inputs = [(tensor, self._axes[tensor]) for tensor in data]
         if result is None:
-            self._mark_assigned(args, inputs)
+            self._mark_assigned(function, args, inputs)
             return result
         outputs = tensors_in(result)
-        axes = self.propagation(function, args, kwargs, inputs, outputs)
+        if not outputs:
+            return result
+        axes = self.propagation(function, args, kwargs, inputs, outputs, self.recorder.n)
+        before = {id(tensor): axis for tensor, axis in inputs}
         for output, axis in zip(outputs, axes, strict=True):
-            self.mark(output, axis)
+            if axis is None and before.get(id(output)) is not None and is_in_place(function):
+                # Views of the same memory would go unnoticed.
+                raise StrategyRefused(f"{name_of(function)} mixes samples in place")
+            if axis is not None or function not in CREATIONS:
+                self.mark(output, axis)
         return result
 
-    def _mark_assigned(self, args: tuple, inputs: list[tuple[Tensor, BatchAxis | None]]) -> None:
+    def _mark_assigned(
+        self, function: Callable, args: tuple, inputs: list[tuple[Tensor, BatchAxis | None]]
+    ) -> None:
         """An assignment writes data into its first argument, which may have been a constant."""
-        if not args or not isinstance(args[0], Tensor) or args[0] in self._axes:
+        if not args or not isinstance(args[0], Tensor):
             return
-        axes = {axis for tensor, axis in inputs if tensor.ndim == args[0].ndim}
-        axis = next(iter(axes)) if len(axes) == 1 else None
-        self.mark(args[0], axis if axis is not None and axis.matches(args[0]) else None)
+        known = {id(tensor): axis for tensor, axis in inputs if axis is not None}
+        axis = None
+        if function is torch.Tensor.__setitem__ and len(known) == len({id(t) for t, _ in inputs}):
+            target, index, value = args
+            axis = axis_after_assignment(target, index, value, known, self.recorder.n)
+        if axis is None and known.get(id(args[0])) is not None:
+            raise StrategyRefused(f"{name_of(function)} mixes samples in place")
+        self.mark(args[0], axis)
 
     def _follow_parameters(
         self,

@@ -7,10 +7,13 @@ terms of simpler ones under ``with mode``.
 
 from skgradood.gradients.capture.rules import (
     convolution,
+    einsum,
     elementwise,
     embedding,
     matmul,
     normalization,
+    recurrent,
+    solving,
     structure,
 )
 
@@ -21,4 +24,7 @@ RULES = {
     **normalization.RULES,
     **embedding.RULES,
     **structure.RULES,
+    **einsum.RULES,
+    **solving.RULES,
+    **recurrent.RULES,
 }

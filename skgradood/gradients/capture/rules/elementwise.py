@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from skgradood.gradients.capture.axes import BatchAxis
-from skgradood.gradients.capture.functions import ELEMENTWISE, spellings
+from skgradood.gradients.capture.functions import (
+    ELEMENTWISE,
+    is_in_place,
+    name_of,
+    out_of_place,
+    spellings,
+)
 from skgradood.gradients.capture.mode import CaptureMode
 from skgradood.gradients.capture.propagation import tensors_in
 from skgradood.gradients.errors import StrategyRefused
@@ -21,7 +27,7 @@ def broadcast_axis(mode: CaptureMode, tensors: list[Tensor], ndim: int) -> Batch
     axes = set()
     for tensor in tensors:
         if mode.is_data(tensor):
-            axis = mode.axis_of(tensor)
+            axis = mode.axis_of(tensor, ragged=True)
             axes.add(axis.at(axis.dim + ndim - tensor.ndim))
     if len(axes) != 1:
         raise StrategyRefused("samples lie along different dimensions of the tensors combined")
@@ -44,13 +50,32 @@ def copies_for_broadcast(mode: CaptureMode, tree: Any) -> Any:
 
 def elementwise(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Any:
     """Arithmetic between data and parameters."""
-    name = getattr(function, "__name__", "")
-    in_place = (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
-    if (in_place or "out" in kwargs) and not mode.is_data(kwargs.get("out", args[0])):
-        raise StrategyRefused(f"{name} writes data into a parameter")
+    target = kwargs.get("out", args[0] if is_in_place(function) else None)
+    if mode.is_parameter(target):
+        return _in_place_of_parameter(mode, function, args, kwargs)
+    if target is not None and not mode.is_data(target):
+        mode.mark(target, broadcast_axis(mode, tensors_in(args, kwargs), target.ndim))
     args, kwargs = copies_for_broadcast(mode, (args, kwargs))
     with mode:
         return function(*args, **kwargs)
+
+
+def _in_place_of_parameter(
+    mode: CaptureMode, function: Callable, args: tuple, kwargs: dict
+) -> Tensor:
+    """``derived += data``: what was made from parameters becomes data, as everyone sees it."""
+    plain = out_of_place(function)
+    if plain is None or "out" in kwargs:
+        raise StrategyRefused(f"{name_of(function)} writes data into a parameter")
+    target, *rest = args
+    shape = target.shape
+    before = mode.before_overwriting(target)
+    with mode:
+        result = plain(before, *rest, **kwargs)
+        if not mode.is_data(result) or result.shape != shape:
+            raise StrategyRefused(f"{name_of(function)} broadcasts data into a parameter")
+        mode.mark(target, mode.axis_of(result, ragged=True))
+        return target.copy_(result)
 
 
 def prelu(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
@@ -66,4 +91,12 @@ def prelu(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> T
         return torch.where(x >= 0, x, x * mode.copies(weight, layout, mode.axis_of(x)))
 
 
-RULES = dict.fromkeys(ELEMENTWISE, elementwise) | dict.fromkeys(spellings("prelu"), prelu)
+# The tensors broadcast, but an element of the result depends on more than one of each.
+_BROADCASTING = spellings(
+    *("cosine_similarity", "pairwise_distance", "cross", "vecdot", "kl_div"),
+    *("binary_cross_entropy", "binary_cross_entropy_with_logits", "poisson_nll_loss"),
+)
+
+RULES = dict.fromkeys(ELEMENTWISE | _BROADCASTING, elementwise) | dict.fromkeys(
+    spellings("prelu"), prelu
+)

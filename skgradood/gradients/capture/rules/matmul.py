@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from skgradood.gradients.capture.axes import BatchAxis
 from skgradood.gradients.capture.cuts import LinearCut, Operand
 from skgradood.gradients.capture.functions import spellings
 from skgradood.gradients.capture.mode import CaptureMode
+from skgradood.gradients.capture.rules.arguments import bound, renamed
 from skgradood.gradients.capture.rules.elementwise import copies_for_broadcast
 from skgradood.gradients.errors import StrategyRefused
 
@@ -35,7 +34,7 @@ def apply_linear(
 
 def linear(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
     """``F.linear(input, weight, bias=None)``."""
-    x, weight, bias = _bind(("input", "weight", "bias"), args, kwargs)
+    x, weight, bias = bound(("input", "weight", "bias"), args, kwargs)
     if mode.is_data(weight) or not mode.is_data(x):
         # A weight made from data is a matrix product of data, with the bias added.
         with mode:
@@ -52,7 +51,9 @@ def linear(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> 
 
 def matmul(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
     """Matrix products between data and a parameter, on either side."""
-    left, right = _bind(("input", "mat2"), args, _rename(kwargs, other="mat2", tensor2="mat2"))
+    left, right = bound(
+        ("input", "mat2"), args, renamed(kwargs, other="mat2", tensor2="mat2", vec="mat2")
+    )
     if getattr(function, "__name__", "") == "__rmatmul__":
         left, right = right, left
     if mode.is_data(left) and right.ndim == 2 and left.ndim >= 2:
@@ -85,8 +86,8 @@ def _batched(mode: CaptureMode, left: Tensor, right: Tensor) -> Tensor:
 def addmm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
     """``beta * input + alpha * mat1 @ mat2``, and the same with batches of matrices."""
     names = ("input", "mat1", "mat2")
-    options = _rename(kwargs, batch1="mat1", batch2="mat2")
-    added, left, right = _bind(names, args, options)
+    options = renamed(kwargs, batch1="mat1", batch2="mat2", mat="mat1", vec="mat2")
+    added, left, right = bound(names, args, options)
     beta, alpha = options.get("beta", 1), options.get("alpha", 1)
     with mode:
         product = left @ right
@@ -95,7 +96,7 @@ def addmm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> T
 
 def bilinear(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
     """``F.bilinear(input1, input2, weight, bias=None)``."""
-    first, second, weight, bias = _bind(("input1", "input2", "weight", "bias"), args, kwargs)
+    first, second, weight, bias = bound(("input1", "input2", "weight", "bias"), args, kwargs)
     with mode:
         # (…, 1, in1) against (out, in1, in2), then against in2
         half = (first[..., None, None, :] @ weight).squeeze(-2)
@@ -103,67 +104,9 @@ def bilinear(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -
         return result if bias is None else result + bias
 
 
-def einsum(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
-    """``torch.einsum``: the parameter gets the batch letter as one more subscript."""
-    equation, *operands = args
-    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
-        operands = list(operands[0])
-    if not isinstance(equation, str) or "..." in equation:
-        raise StrategyRefused("einsum with an ellipsis or with sublists")
-    inputs, output = _subscripts(equation)
-    letters = {
-        inputs[k][mode.axis_of(operand).dim]
-        for k, operand in enumerate(operands)
-        if mode.is_data(operand)
-    }
-    axes = [mode.axis_of(operand) for operand in operands if mode.is_data(operand)]
-    if len(letters) != 1 or len({axis.at(0) for axis in axes}) != 1:
-        raise StrategyRefused("einsum over samples that lie along different letters")
-    (letter,) = letters
-    if letter not in output:
-        raise StrategyRefused("einsum sums over the samples")
-    new_inputs, new_operands = [], []
-    for subscript, operand in zip(inputs, operands, strict=True):
-        if mode.is_parameter(operand):
-            subscript, operand = _copied(mode, subscript, operand, letter, axes[0])
-        new_inputs.append(subscript)
-        new_operands.append(operand)
-    result = torch.einsum(f"{','.join(new_inputs)}->{output}", *new_operands)
-    mode.mark(result, axes[0].at(output.index(letter)))
-    return result
-
-
-def _copied(
-    mode: CaptureMode, subscript: str, operand: Tensor, letter: str, axis: BatchAxis
-) -> tuple[str, Tensor]:
-    if letter in subscript:
-        dim = subscript.index(letter)
-        return subscript, mode.copies(operand, tuple(operand.shape), axis.at(dim))
-    copies = mode.copies(operand, (1, *operand.shape), axis.at(0))
-    return letter + subscript, copies
-
-
-def _subscripts(equation: str) -> tuple[list[str], str]:
-    left, arrow, output = equation.replace(" ", "").partition("->")
-    inputs = left.split(",")
-    if not arrow:
-        letters = "".join(inputs)
-        output = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
-    return inputs, output
-
-
-def _bind(names: tuple[str, ...], args: tuple, kwargs: dict[str, Any]) -> list[Any]:
-    return [args[i] if i < len(args) else kwargs.get(name) for i, name in enumerate(names)]
-
-
-def _rename(kwargs: dict[str, Any], **names: str) -> dict[str, Any]:
-    return {names.get(key, key): value for key, value in kwargs.items()}
-
-
 RULES = (
     dict.fromkeys(spellings("linear"), linear)
-    | dict.fromkeys(spellings("matmul", "mm", "bmm"), matmul)
-    | dict.fromkeys(spellings("addmm", "baddbmm"), addmm)
+    | dict.fromkeys(spellings("matmul", "mm", "bmm", "mv"), matmul)
+    | dict.fromkeys(spellings("addmm", "baddbmm", "addmv"), addmm)
     | dict.fromkeys(spellings("bilinear"), bilinear)
-    | dict.fromkeys((torch.functional.einsum, torch.einsum), einsum)
 )

@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_map_only
 from skgradood.gradients.capture.functions import spellings
 from skgradood.gradients.capture.mode import CaptureMode
 from skgradood.gradients.capture.propagation import tensors_in
-from skgradood.gradients.capture.rules.elementwise import broadcast_axis
+from skgradood.gradients.capture.rules.arguments import bound
+from skgradood.gradients.capture.rules.elementwise import broadcast_axis, copies_for_broadcast
 from skgradood.gradients.errors import StrategyRefused
 
 
@@ -41,6 +42,21 @@ def side_by_side(mode: CaptureMode, function: Callable, args: tuple, kwargs: dic
         return function(*args, **kwargs)
 
 
+def attention(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """``F.scaled_dot_product_attention``, the four tensors of which broadcast.
+
+    Learned queries, or a learned bias of the logits, have a dimension of one for the batch, a
+    slice for every sample, or no such dimension.
+    """
+    tensors = [t for t in tensors_in(args, kwargs) if mode.is_data(t) or mode.is_parameter(t)]
+    ndim = max(tensor.ndim for tensor in tensors_in(args, kwargs))
+    if broadcast_axis(mode, tensors, ndim).dim >= ndim - 2:
+        raise StrategyRefused("attention over the dimension in which the samples lie")
+    args, kwargs = copies_for_broadcast(mode, (args, kwargs))
+    with mode:
+        return function(*args, **kwargs)
+
+
 def setitem(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> None:
     """``data[index] = parameter``."""
     target, index, value = args
@@ -54,8 +70,17 @@ def setitem(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) ->
         function(target, index, mode.copies(value, layout, mode.axis_of(place)))
 
 
+def expand_as(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """``parameter.expand_as(data)``, or the other way round."""
+    tensor, other = bound(("input", "other"), args, kwargs)
+    with mode:
+        if mode.is_data(tensor):
+            return tensor.expand(tuple(other.shape))
+        return torch.broadcast_tensors(tensor, other)[0].expand(tuple(other.shape))
+
+
 RULES = dict.fromkeys(
-    spellings("cat", "concat", "concatenate", "stack", "gather", "take_along_dim")
-    | {F.scaled_dot_product_attention},
+    spellings("cat", "concat", "concatenate", "stack", "gather", "take_along_dim"),
     side_by_side,
-) | {torch.Tensor.__setitem__: setitem}
+) | {F.scaled_dot_product_attention: attention, torch.Tensor.__setitem__: setitem}
+RULES |= dict.fromkeys(spellings("expand_as"), expand_as)
