@@ -1,4 +1,4 @@
-"""Affine norms: normalise without parameters, then scale and shift elementwise."""
+"""Affine norms: cut as a whole, or normalised without parameters, then scaled and shifted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import torch
 from torch import Tensor
 
 from skgradood.gradients.capture.mode import CaptureMode
+from skgradood.gradients.capture.norm_cuts import (
+    ChannelNormCut,
+    GroupNormalisation,
+    Normalisation,
+    RunningNormalisation,
+)
 from skgradood.gradients.errors import StrategyRefused
 
 
@@ -16,6 +22,8 @@ def batch_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict)
     x, weight, bias, mean, variance, training, *rest = args
     if training:
         raise StrategyRefused("batch_norm normalises with the statistics of the batch")
+    if _is_plain(mode, x, weight, bias):
+        return _cut(mode, x, weight, bias, RunningNormalisation(mean, variance, rest[1]))
     normal = function(x, None, None, mean, variance, training, *rest)
     return _affine(mode, normal, x, weight, bias, channel_dim=1)
 
@@ -29,6 +37,8 @@ def instance_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: di
 def group_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
     """``torch.group_norm``."""
     x, groups, weight, bias, *rest = args
+    if _is_plain(mode, x, weight, bias):
+        return _cut(mode, x, weight, bias, GroupNormalisation(groups, rest[0]))
     return _affine(mode, function(x, groups, None, None, *rest), x, weight, bias, channel_dim=1)
 
 
@@ -42,6 +52,29 @@ def rms_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -
     """``torch.rms_norm``."""
     x, shape, weight, *rest = args
     return _affine(mode, function(x, shape, None, *rest), x, weight, None)
+
+
+def _is_plain(mode: CaptureMode, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
+    """Whether rows of data meet parameters or constants of their own dtype."""
+    if not mode.is_data(x) or mode.axis_of(x).dim != 0 or x.numel() == 0:
+        return False
+    given = [parameter for parameter in (weight, bias) if parameter is not None]
+    same = all(p.dtype == x.dtype and not mode.is_data(p) for p in given)
+    return same and not torch.is_autocast_enabled(x.device.type)
+
+
+def _cut(
+    mode: CaptureMode,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    norm: Normalisation,
+) -> Tensor:
+    axis = mode.axis_of(x)
+    operands = [None if p is None else mode.operand(p) for p in (weight, bias)]
+    result = ChannelNormCut.apply(mode.anchor, x, *operands, axis, norm)
+    mode.mark(result, axis)
+    return result
 
 
 def _affine(
