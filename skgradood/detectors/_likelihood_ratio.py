@@ -301,7 +301,7 @@ class LikelihoodRatioDetector(SampleDetector):
 
 def log_ratio(model: np.ndarray, background: np.ndarray) -> np.ndarray:
     """Difference of log-likelihoods, non-finite ones settled first; see LikelihoodRatioDetector."""
-    impossible = ~np.isfinite(model) | np.isnan(background) | (background == np.inf)
+    impossible = ~np.isfinite(model) | np.isnan(background)
     with np.errstate(over="ignore"):
         difference = np.where(impossible, 0.0, model) - np.where(impossible, 0.0, background)
     return np.where(impossible, -np.inf, np.minimum(difference, _BEST_SCORE))

@@ -30,7 +30,8 @@ class Noisy(nn.Module):
         elif self.source == "global":
             noise = torch.randn_like(X)
         else:
-            noise = torch.normal(torch.zeros_like(X), 1.0, generator=generator)
+            source = generator if self.source == "unknown to rows" else None
+            noise = torch.normal(torch.zeros_like(X), 1.0, generator=source)
         return -((X + noise - self.mean) ** 2).sum(dim=1)
 
 
@@ -39,7 +40,7 @@ def rows(rng):
     return rng.normal(size=(13, 3))
 
 
-@pytest.mark.parametrize("source", ["generator", "global", "unknown to rows"])
+@pytest.mark.parametrize("source", ["generator", "global", "unknown to rows", "unknown and global"])
 def test_noise_is_that_of_single_rows_in_the_gradient_engine(source, rows, untouched_global_state):
     module = Noisy(source)
     engine = GradientEngine(module, engine="loop", random_state=5)
