@@ -140,7 +140,7 @@ class Approximation(ABC):
 
     @abstractmethod
     def whitened(self, gradients: Tensor) -> Tensor:
-        """F^(-power/2) g with the symmetric root, (m, *shape) from (m, *shape).
+        """F^(-power/2) g with the symmetric root, ``(m, *shape)`` from ``(m, *shape)``.
 
         Raises
         ------
