@@ -62,7 +62,7 @@ class LikelihoodRegretDetector(SampleDetector):
         Draws from the posterior over which the bound is averaged, the same in every step and
         from a generator of the sample's own. 0: the bound is evaluated at the posterior's mean,
         free of noise.
-    n_threshold_samples : int or None, default=256
+    n_threshold_samples : int or None, default=512
         Training samples (or groups), drawn at random, on which the threshold is set: each of them
         has to be optimised. None: all.
     contamination : "auto" or float in (0, 0.5], default="auto"
@@ -131,7 +131,7 @@ class LikelihoodRegretDetector(SampleDetector):
         lr: float = 1e-4,
         optimizer: str = "adam",
         n_draws: int = 0,
-        n_threshold_samples: int | None = 256,
+        n_threshold_samples: int | None = 512,
         contamination: float | str = "auto",
         batch_size: int | str = "auto",
         device: str | torch.device = "auto",
