@@ -121,6 +121,11 @@ class FisherEstimate:
         stream : callable
             ``stream(reducer)`` runs the gradients of all samples through a reducer, and returns
             one value a sample.
+
+        Raises
+        ------
+        ValueError
+            If a sample's gradient is not finite.
         """
         while not self.complete:
             unfinished = {
@@ -169,7 +174,17 @@ class FisherEstimate:
     def _finalize(by_parameter: Mapping[str, Sequence[Approximation]]) -> None:
         for members in by_parameter.values():
             for approximation in members:
+                _check_finite(approximation)
                 approximation.finalize()
+
+
+def _check_finite(approximation: Approximation) -> None:
+    if not all(bool(value.isfinite().all()) for value in approximation.sums.values()):
+        raise ValueError(
+            f"some of the samples that the Fisher matrix of {approximation.name!r} is estimated "
+            "from have gradients that are not finite, or overflow when squared; leave them out "
+            "(a GradientNormTransformer shows which they are), or use a model in float64"
+        )
 
 
 def _check_channels(layout: LayerLayout, kinds: Sequence[str]) -> None:

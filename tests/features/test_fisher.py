@@ -311,3 +311,27 @@ class Silent(torch.nn.Module):
 def test_errors_say_what_was_expected_and_what_came(rows, options, error, message):
     with pytest.raises(error, match=message):
         FisherPreconditioner(Silent(), **options).fit(rows)
+
+
+class Exploding(Silent):
+    """Its score overflows far away."""
+
+    def log_prob(self, X):
+        return -(100 * (X - self.mean)).exp().sum(1)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "identity"])
+def test_rows_without_a_finite_score(kind):
+    """In a fit they are an error; measured, their statistics are not finite, and others are."""
+    near = np.random.default_rng(0).normal(scale=0.01, size=(20, 3))
+    far = np.concatenate([near, [[50.0, 50.0, 50.0]]])
+    module = Exploding().double()
+    transformer = FisherPreconditioner(module, approximation=kind).fit(near)
+    finite = np.isfinite(transformer.transform(far))
+    assert finite[:-1].all()
+    assert not finite[-1].any()
+    before = transformer.transform(near)
+    for method in ("fit", "partial_fit"):
+        with pytest.raises(ValueError, match=r"Fisher matrix of 'mean'.*not finite"):
+            getattr(transformer, method)(far + 1e-3)
+        np.testing.assert_array_equal(transformer.transform(near), before)
