@@ -39,8 +39,9 @@ def _export_net(net: GenerativeNet) -> dict[str, Any]:
     state.pop("_sklearn_version", None)
     # What takes part in training only may be large, or an arbitrary object.
     state["callbacks"] = None
-    for name in [key for key in state if key in TRAINING_OPTIONS or key.startswith("outliers__")]:
-        del state[name]
+    for name in list(state):
+        if name in TRAINING_OPTIONS or name == "train_split" or name.startswith("outliers__"):
+            del state[name]
     if "_recipe" in state:
         state["_recipe"] = {name: getattr(state["_recipe"], name) for name in _RECIPE}
     return state

@@ -125,7 +125,7 @@ def test_parameters_clones_and_pickles(X, with_outliers):
 
 def test_a_file_holds_no_training_data(X, with_outliers, general, tmp_path):
     with_outliers.set_params(outliers=np.tile(X, (50, 1)), outliers__general=general)
-    with_outliers.set_params(initial_model=general)
+    with_outliers.set_params(initial_model=general, train_split=ValidSplit(0.2))
     save(with_outliers, tmp_path / "net.skg")
     loaded = load(tmp_path / "net.skg")
     np.testing.assert_array_equal(loaded.score_samples(X), with_outliers.score_samples(X))
