@@ -24,7 +24,6 @@ from skgradood.gradients.capture.functions import (
 from skgradood.gradients.capture.noise import RowNoise
 from skgradood.gradients.capture.propagation import AxisPropagation, tensors_in
 from skgradood.gradients.capture.recorder import Recorder
-from skgradood.gradients.capture.shadows import axis_after_assignment
 from skgradood.gradients.errors import StrategyRefused
 
 _NONE: frozenset[str] = frozenset()
@@ -201,8 +200,7 @@ class CaptureMode(TorchFunctionMode):
         known = {id(tensor): axis for tensor, axis in inputs if axis is not None}
         axis = None
         if function is torch.Tensor.__setitem__ and len(known) == len({id(t) for t, _ in inputs}):
-            target, index, value = args
-            axis = axis_after_assignment(target, index, value, known, self.recorder.n)
+            axis = self.propagation.after_assignment(args, known, self.recorder.n)
         if axis is None and known.get(id(args[0])) is not None:
             raise StrategyRefused(f"{name_of(function)} mixes samples in place")
         self.mark(args[0], axis)

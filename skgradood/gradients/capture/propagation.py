@@ -19,7 +19,7 @@ from skgradood.gradients.capture.functions import (
     REDUCTIONS,
 )
 from skgradood.gradients.capture.probing import axes_by_probing
-from skgradood.gradients.capture.shadows import axes_by_shadow
+from skgradood.gradients.capture.shadows import axes_by_shadow, axis_after_assignment
 
 _KEEPING = ELEMENTWISE | ELEMENTWISE_OF_ONE | CREATIONS
 
@@ -68,6 +68,16 @@ class AxisPropagation:
         if key is not None:
             self._known[key] = found
         return found
+
+    def after_assignment(self, args: tuple, axes: Axes, n: int) -> BatchAxis | None:
+        """The axis of ``target`` after ``target[index] = value``, for those three arguments."""
+        target, index, value = args
+        key = _shape_key(torch.Tensor.__setitem__, args, {}, axes)
+        if key is None or tensors_in(index):
+            return axis_after_assignment(target, index, value, axes, n)
+        if key not in self._known:
+            self._known[key] = [axis_after_assignment(target, index, value, axes, n)]
+        return self._known[key][0]
 
 
 def tensors_in(*trees: Any) -> list[Tensor]:
