@@ -67,7 +67,7 @@ class QuadraticForms:
         self.layout = layout
         self.approximations = approximations
         self._n_kinds = len(next(iter(approximations.values())))
-        self._batches: list[np.ndarray] = []
+        self._batches: list[Tensor] = []
 
     def begin(self, n: int, device: torch.device) -> None:
         shape = (self._n_kinds, n, len(self.layout.names))
@@ -96,12 +96,11 @@ class QuadraticForms:
                 self._add(k, piece, members[k].quadratic_form(piece))
 
     def commit(self) -> None:
-        # The one synchronisation of a batch on an accelerator.
-        self._batches.append(self._forms.cpu().numpy())
+        self._batches.append(self._forms)
 
     def result(self) -> np.ndarray:
-        """Forms of all committed batches, (number of kinds, n, L) float64."""
-        return np.concatenate(self._batches, axis=1)
+        """Forms of all committed batches, (number of kinds, n, L) float64, off the device once."""
+        return torch.cat(self._batches, dim=1).cpu().numpy()
 
     def _add(self, k: int, gradient: LayerGradient, forms: Tensor) -> None:
         rows = slice(gradient.start, gradient.start + gradient.n)

@@ -27,6 +27,9 @@ def weighted_sum_of_squares(rows: Tensor, weights: Tensor) -> Tensor:
     flat, weights = rows.reshape(len(rows), -1), weights.reshape(-1)
     if flat.shape[1] <= _LONG_ROW:
         return flat.double().square() @ weights.double()
+    if not flat.is_cpu:  # where looking for rows that overflow would make the device wait
+        weighted = flat * weights.sqrt()
+        return torch.linalg.vector_norm(weighted, dim=1, dtype=torch.float64).square()
     squares = flat.square()
     whole = flat.shape[1] - flat.shape[1] % _PIECE
     pieces = torch.einsum(

@@ -61,7 +61,7 @@ class Cosines:
     def __init__(self, layout: LayerLayout, directions: Mapping[str, np.ndarray]) -> None:
         self.layout = layout
         self.directions = {name: torch.as_tensor(value) for name, value in directions.items()}
-        self._batches: list[np.ndarray] = []
+        self._batches: list[Tensor] = []
 
     def begin(self, n: int, device: torch.device) -> None:
         # Products, squares of the gradient, squares of the direction.
@@ -85,11 +85,11 @@ class Cosines:
                     total[rows, slot.columns] += slot.split(_as_parameter(terms, gradient))
 
     def commit(self) -> None:
-        self._batches.append(self._sums.cpu().numpy())
+        self._batches.append(self._sums)
 
     def result(self) -> np.ndarray:
         """Cosines of all committed batches, (n, L) float64; 0 where one side is zero."""
-        products, squares, of_direction = np.concatenate(self._batches, axis=1)
+        products, squares, of_direction = torch.cat(self._batches, dim=1).cpu().numpy()
         lengths = np.sqrt(squares) * np.sqrt(of_direction)
         cosines = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
         return np.clip(cosines, -1, 1)

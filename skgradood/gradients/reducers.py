@@ -41,7 +41,7 @@ class SquaredNorms:
 
     def __init__(self, layout: LayerLayout) -> None:
         self.layout = layout
-        self._batches: list[np.ndarray] = []
+        self._batches: list[Tensor] = []
 
     def begin(self, n: int, device: torch.device) -> None:
         n_layers = len(self.layout.names)
@@ -59,8 +59,7 @@ class SquaredNorms:
             norms[rows, slot.columns] += slot.split(_squares(block))
 
     def commit(self) -> None:
-        # The one synchronisation of a batch on an accelerator.
-        self._batches.append(self._norms.cpu().numpy())
+        self._batches.append(self._norms)
 
     @property
     def current(self) -> Tensor:
@@ -68,8 +67,8 @@ class SquaredNorms:
         return self._norms
 
     def result(self) -> np.ndarray:
-        """Squared norms of all committed batches, (n, L) float64."""
-        return np.concatenate(self._batches)
+        """Squared norms of all committed batches, (n, L) float64; they leave the device once."""
+        return torch.cat(self._batches).cpu().numpy()
 
 
 class Both:

@@ -60,7 +60,12 @@ def _is_plain(mode: CaptureMode, x: Tensor, weight: Tensor | None, bias: Tensor 
         return False
     given = [parameter for parameter in (weight, bias) if parameter is not None]
     same = all(p.dtype == x.dtype and not mode.is_data(p) for p in given)
-    return same and not torch.is_autocast_enabled(x.device.type)
+    return same and not _casts(x.device.type)
+
+
+def _casts(device_type: str) -> bool:
+    available = torch.amp.is_autocast_available(device_type)
+    return available and torch.is_autocast_enabled(device_type)
 
 
 def _cut(
