@@ -1,5 +1,6 @@
 """Generative models: the estimator that trains them, and the modules."""
 
+from skgradood.models.diffusion import GaussianDiffusion
 from skgradood.models.gaussian import DiagonalGaussian
 from skgradood.models.generative_net import GenerativeNet
 from skgradood.models.glow import Glow
@@ -7,4 +8,12 @@ from skgradood.models.pixel_cnn import PixelCNN
 from skgradood.models.real_nvp import RealNVP
 from skgradood.models.vae import VAE
 
-__all__ = ["VAE", "DiagonalGaussian", "GenerativeNet", "Glow", "PixelCNN", "RealNVP"]
+__all__ = [
+    "VAE",
+    "DiagonalGaussian",
+    "GaussianDiffusion",
+    "GenerativeNet",
+    "Glow",
+    "PixelCNN",
+    "RealNVP",
+]

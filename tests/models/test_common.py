@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from skgradood.models import VAE, DiagonalGaussian, Glow, PixelCNN, RealNVP
+from skgradood.models import VAE, DiagonalGaussian, GaussianDiffusion, Glow, PixelCNN, RealNVP
 
 MODELS = {
     "diagonal gaussian": lambda: DiagonalGaussian((4,)),
@@ -20,6 +20,7 @@ MODELS = {
     "pixel cnn, mixture": lambda: PixelCNN(
         (3, 8, 8), likelihood="logistic_mixture", width=4, n_layers=2
     ),
+    "diffusion": lambda: GaussianDiffusion((1, 8, 8), n_timesteps=10, width=4, n_timesteps_eval=4),
 }
 
 

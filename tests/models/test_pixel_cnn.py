@@ -161,6 +161,19 @@ def test_samples_are_images_and_follow_the_generator(shape, likelihood):
     assert not torch.equal(samples[0], samples[2])
 
 
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_initialize_starts_from_how_often_values_come(likelihood):
+    model = make_model((2, 1, 2), likelihood, n_components=20)
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randint(100, 104, (500, 2, 1, 2), generator=generator, dtype=torch.uint8)
+    X[:, 1] += 50
+    with torch.no_grad():
+        model.head[-1].conv.weight.zero_()
+        model.initialize(X)
+        nats = model.log_prob(X).mean() / 4
+    assert float(nats) == pytest.approx(-np.log(4), abs={"categorical": 0.02}.get(likelihood, 0.5))
+
+
 def test_wrong_options_are_refused():
     with pytest.raises(ValueError, match="likelihood must be one of 'categorical', 'logistic_mix"):
         PixelCNN((1, 8, 8), likelihood="normal")

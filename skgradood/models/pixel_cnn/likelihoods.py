@@ -31,6 +31,22 @@ class Categorical:
         #: Channels that can be drawn from one pass through the network, in order.
         self.drawn_together = [slice(c, c + 1) for c in range(n_channels)]
 
+    def marginal_outputs(self, X: Tensor) -> Tensor:
+        """What the network should say before it knows more than how often values come.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, C, H, W), uint8
+
+        Returns
+        -------
+        Tensor of shape (n_outputs,), float64
+        """
+        values = X.long().transpose(0, 1).flatten(1)
+        counts = torch.stack([torch.bincount(v, minlength=self.n_values) for v in values], dim=1)
+        # Values that did not come may come: all of them together as often as one that did once.
+        return (counts.double() + 1 / self.n_values).log().flatten()
+
     def log_prob(self, outputs: Tensor, X: Tensor) -> Tensor:
         """Log-probability of every pixel.
 
@@ -100,6 +116,17 @@ class LogisticMixture:
         self.n_outputs = n_components * sum(self._sizes)
         self.output_groups = torch.zeros(self.n_outputs, dtype=torch.long)
         self.drawn_together = [slice(0, n_channels)]
+
+    def marginal_outputs(self, X: Tensor) -> Tensor:
+        """Components spread over the values that come, as `Categorical.marginal_outputs`."""
+        values = self._to_unit(X, torch.float64).transpose(0, 1).flatten(1)
+        shares = (torch.arange(self.n_components, device=X.device) + 0.5) / self.n_components
+        places = (shares * values.shape[1]).long()
+        means = values.sort(dim=1).values[:, places].T
+        deviations = values.std(dim=1, correction=0).clamp_min(1 / (self.n_values - 1))
+        log_scales = deviations.log().expand_as(means)
+        rest = [torch.zeros(self.n_components, size, device=X.device) for size in self._sizes]
+        return torch.cat([rest[0], means, log_scales, rest[3]], dim=1).flatten()
 
     def log_prob(self, outputs: Tensor, X: Tensor) -> Tensor:
         """Log-probability of every pixel, as `Categorical.log_prob`."""

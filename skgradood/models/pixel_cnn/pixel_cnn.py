@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from skgradood.models._options import look_up
 from skgradood.models._pixels import N_VALUES, check_image_shape, to_unit
 from skgradood.models.pixel_cnn.gated import GatedLayer
 from skgradood.models.pixel_cnn.likelihoods import Categorical, LogisticMixture
-from skgradood.models.pixel_cnn.masked import channel_groups, pointwise_conv
+from skgradood.models.pixel_cnn.masked import MaskedConv2d, channel_groups, pointwise_conv
 
 _LIKELIHOODS: dict[str, Callable[[int, int], Categorical | LogisticMixture]] = {
     "categorical": lambda n_channels, n_components: Categorical(n_channels, N_VALUES),
@@ -98,6 +99,12 @@ class PixelCNN(nn.Module):
             nn.ReLU(),
             pointwise_conv(groups, self.distribution.output_groups),
         )
+
+    @torch.no_grad()
+    def initialize(self, X: Tensor) -> None:
+        """Start from how often values come in a batch, (n, C, H, W), in place of guessing it."""
+        last = cast("MaskedConv2d", self.head[-1])
+        cast("Tensor", last.conv.bias).copy_(self.distribution.marginal_outputs(X))
 
     def log_prob(self, X: Tensor) -> Tensor:
         """Log-likelihood of images.
