@@ -22,8 +22,18 @@ DAMPING = 1e-2
 LARGEST_BLOCK = 600
 NAMES = [name for name in CASES if not name.startswith("noise")]
 FOLLOWED_BY_FUNC = [
-    name for name in NAMES if not name.startswith("custom") and CASES[name].strategy != "loop"
+    name
+    for name in NAMES
+    if not name.startswith("custom") and CASES[name].strategy != "loop" and CASES[name].func
 ]
+
+
+def some_of(names):
+    """Every third case; the others are slow tests, for engines that all form dense gradients."""
+    return [
+        name if i % 3 == 0 else pytest.param(name, marks=pytest.mark.slow)
+        for i, name in enumerate(names)
+    ]
 
 
 @functools.cache
@@ -80,12 +90,12 @@ def test_auto_equals_brute_force(name):
     check(*prepared(name), "auto")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some_of(NAMES))
 def test_the_loop_equals_brute_force(name):
     check(*prepared(name), "loop")
 
 
-@pytest.mark.parametrize("name", FOLLOWED_BY_FUNC)
+@pytest.mark.parametrize("name", some_of(FOLLOWED_BY_FUNC))
 def test_func_equals_brute_force(name):
     check(*prepared(name), "func")
 
