@@ -139,7 +139,7 @@ def test_no_more_rows_than_were_allowed(limit, cross_fit):
 
 def test_training_rows_are_distributed_as_fresh_rows():
     """One training row and one fresh row of every seed; a row that its matrix has seen is short."""
-    kinds, d, n = ("block", "ekfac", "diagonal"), 10, 40
+    kinds, d, n = ("block", "ekfac", "diagonal"), 10, 26
     seen, fresh = {True: [], False: []}, {True: [], False: []}
     for seed in range(100):
         X = rows(n + 1, d, seed)
