@@ -123,6 +123,19 @@ def test_fit_summary(digits, tmp_path, capsys):
     assert load(out).score_samples(np.zeros((1, 12, 12), np.uint8)).shape == (1,)
 
 
+@pytest.mark.parametrize("model", ["pixelcnn", "diffusion"])
+def test_other_models(model, digits, tmp_path):
+    np.save(tmp_path / "few.npy", digits.train[:40])
+    out = str(tmp_path / "det.skg")
+    arguments = ["fit", str(tmp_path / "few.npy"), "--out", out, "--epochs", "1"]
+    assert main([*arguments, "--model", model]) == 0
+    detector = load(out)
+    scores = detector.score_samples(digits.test[:4])
+    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal(detector.score_samples(digits.test[:4]), scores)
+    np.testing.assert_allclose(detector.score_samples(digits.test[1:2]), scores[1:2], rtol=1e-3)
+
+
 def test_tables(table_detector, table, tmp_path):
     far = table[:20].add([50, 0, 0])
     pd.concat([table[:80], far]).to_parquet(tmp_path / "data.parquet", index=False)

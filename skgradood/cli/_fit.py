@@ -15,11 +15,22 @@ from sklearn.preprocessing import StandardScaler
 from skgradood.cli._console import complain, say
 from skgradood.cli._data import Samples, read_samples
 from skgradood.detectors import ConformalDetector
-from skgradood.models import VAE, GenerativeNet, Glow, RealNVP
+from skgradood.models import VAE, GaussianDiffusion, GenerativeNet, Glow, PixelCNN, RealNVP
 from skgradood.persistence import save
 from skgradood.pipeline import make_detector
 
-_MODULES: dict[str, Any] = {"vae": VAE, "glow": Glow, "real_nvp": RealNVP}
+_MODULES: dict[str, Any] = {
+    "vae": VAE,
+    "glow": Glow,
+    "pixelcnn": PixelCNN,
+    "diffusion": GaussianDiffusion,
+    "real_nvp": RealNVP,
+}
+# Where a module's own defaults are not what a detector wants.
+_PRESETS: dict[Any, dict[str, Any]] = {
+    # The same noise for every image: what differs between images is then not the noise.
+    GaussianDiffusion: {"module__noise": "shared"},
+}
 _MODEL_SHARE = 0.6  # the rest is halved: for the density, and for calibration
 _FEWEST_SAMPLES = 20
 _FEW_REFERENCE = 100  # fewer rows leave a covariance of dozens of layers mostly to shrinkage
@@ -36,7 +47,7 @@ def fit(
         Path of the in-distribution data.
     out : str
         Path of the detector.
-    model : {"auto", "vae", "glow", "real_nvp"}
+    model : {"auto", "vae", "glow", "pixelcnn", "diffusion", "real_nvp"}
         The likelihood model.
     alpha : float
         The false-positive rate.
@@ -96,6 +107,7 @@ def _divide(X: Any, seed: int) -> tuple[Any, Any, Any]:
 
 
 def _make_net(module: Any, seed: int, *, epochs: int, **options: Any) -> GenerativeNet:
+    options |= _PRESETS.get(module, {})
     return GenerativeNet(module, max_epochs=epochs, random_state=seed, verbose=1, **options)
 
 
