@@ -44,7 +44,7 @@ def test_the_bound_is_the_sum_of_divergences_between_normal_distributions(schedu
     model = make_model(schedule=schedule, variance=variance)
     X = images(3, model.input_shape)
     x0 = (X.double() + 0.5) / 128 - 1
-    betas = model.schedule.betas
+    betas = model.chain.betas
     kept = torch.cumprod(1 - betas, 0)
     noise = torch.randn((3, 12, *model.input_shape), generator=seeded(), dtype=torch.float64)
     expected = torch.zeros(3, 13, dtype=torch.float64)
@@ -105,11 +105,11 @@ def linear_gaussian(n_timesteps, **options):
 
 def expected_divergences(model, x0):
     """E KL_t for t = 2...T given x_0, for the denoiser E[epsilon | x_t] = noise (x_t - a m) / v."""
-    signal, noise = model.schedule.signal, model.schedule.noise
+    signal, noise = model.chain.signal, model.chain.noise
     v = (0.3 * signal) ** 2 + noise**2
     # The error is linear in epsilon: noise a (x_0 - m) / v + (noise^2 / v - 1) epsilon.
     squared_error = (noise * signal * (x0 - 0.1) / v) ** 2 + (noise**2 / v - 1) ** 2
-    betas = model.schedule.betas
+    betas = model.chain.betas
     before = torch.cat([torch.ones(1, dtype=torch.float64), signal[:-1] ** 2])
     variance = betas * (1 - before) / (1 - before * (1 - betas))
     weight = betas**2 / (2 * variance * (1 - betas) * (1 - before * (1 - betas)))
@@ -179,7 +179,7 @@ def test_the_simple_objective_is_the_error_of_the_noise():
     noise = torch.randn((6, 2, 4, 5), generator=generator, dtype=torch.float64)
     t = 1 + ((torch.arange(6) + start) / 6 * 12).long()
     assert len(set(t.tolist())) == 6
-    kept = torch.cumprod(1 - model.schedule.betas, 0)[t - 1][:, None, None, None]
+    kept = torch.cumprod(1 - model.chain.betas, 0)[t - 1][:, None, None, None]
     noisy = kept.sqrt() * ((X.double() + 0.5) / 128 - 1) + (1 - kept).sqrt() * noise
     expected = 0.5 * (model.predict_noise(noisy, t) - noise).square().sum((1, 2, 3))
     torch.testing.assert_close(model.training_loss(X, seeded()), expected)
@@ -200,7 +200,7 @@ def test_noise_comes_from_the_generator_unless_it_is_shared():
 def test_samples_of_a_linear_chain_have_its_moments():
     """The chain x_{t-1} = A_t x_t + b_t + noise, followed by hand from t = T to 0."""
     model = linear_gaussian(50)
-    schedule, signal, noise = model.schedule, model.schedule.signal, model.schedule.noise
+    schedule, signal, noise = model.chain, model.chain.signal, model.chain.noise
     mean, variance = 0.0, 1.0
     for t in reversed(range(50)):
         v = (0.3 * signal[t]) ** 2 + noise[t] ** 2

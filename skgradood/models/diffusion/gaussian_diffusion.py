@@ -127,7 +127,8 @@ class GaussianDiffusion(nn.Module):
         self.n_timesteps_eval = n_timesteps_eval
         self.n_draws = n_draws
         self.noise = noise
-        self.schedule = Schedule(schedule, n_timesteps, variance)
+        self.schedule = schedule
+        self.chain = Schedule(schedule, n_timesteps, variance)
         n_channels = self.input_shape[0]
         self.register_buffer("location", torch.zeros(n_channels, 1, 1))
         self.register_buffer("scale", torch.full((n_channels, 1, 1), 0.5))
@@ -163,7 +164,7 @@ class GaussianDiffusion(nn.Module):
             return self._by_timestep(x0, generator).sum(dim=1)
         times = self._draw_timesteps(x0, m, generator)
         denoised = self._denoise(x0, times, self._draw_noise(x0, times.shape[2], generator))
-        weight = float(self.schedule.error_weight.sum()) / m
+        weight = float(self.chain.error_weight.sum()) / m
         error = weight * denoised.squared_error[:, :, 1:].sum(dim=2)
         return (denoised.log_prob_first - error).mean(dim=1) - self._constant_nats(x0)
 
@@ -221,7 +222,7 @@ class GaussianDiffusion(nn.Module):
         -------
         Tensor of shape (n, C, H, W)
         """
-        signal, noise = (self.schedule.at(s, t, x) for s in _noise_tables(self.schedule))
+        signal, noise = (self.chain.at(s, t, x) for s in _noise_tables(self.chain))
         centred = x - signal * self.location
         deviation = ((signal * self.scale) ** 2 + noise**2).sqrt()
         standardised = centred / deviation
@@ -253,7 +254,7 @@ class GaussianDiffusion(nn.Module):
         x = draw()
         for t in range(self.n_timesteps, 0, -1):
             times = torch.full((n,), t, device=like.device)
-            deviation = self.schedule.model_variance[t - 1].sqrt().item()
+            deviation = self.chain.model_variance[t - 1].sqrt().item()
             x = self._mean_before(x, times, self.predict_noise(x, times)) + deviation * draw()
         return from_unit(x / 2)
 
@@ -265,8 +266,8 @@ class GaussianDiffusion(nn.Module):
         all_times = torch.arange(1, self.n_timesteps + 1, device=x0.device)
         times = _of_rows(x0) + all_times.expand(self.n_draws, -1)
         denoised = self._denoise(x0, times, self._draw_noise(x0, self.n_timesteps, generator))
-        weights = self.schedule.error_weight[1:].to(x0.device, x0.dtype)
-        floors = self.schedule.floor[1:].to(x0.device, x0.dtype) * x0[0].numel()
+        weights = self.chain.error_weight[1:].to(x0.device, x0.dtype)
+        floors = self.chain.floor[1:].to(x0.device, x0.dtype) * x0[0].numel()
         divergences = weights * denoised.squared_error[:, :, 1:].mean(dim=1) + floors
         first = denoised.log_prob_first.mean(dim=1)
         return torch.cat(
@@ -277,7 +278,7 @@ class GaussianDiffusion(nn.Module):
         """Run the network at ``times``, (n, draws, k), with ``noise`` (n * draws * k, C, H, W)."""
         t = times.flatten()
         clean = x0.repeat_interleave(times.shape[1] * times.shape[2], dim=0)
-        signal, deviation = (self.schedule.at(s, t, x0) for s in _noise_tables(self.schedule))
+        signal, deviation = (self.chain.at(s, t, x0) for s in _noise_tables(self.chain))
         noisy = signal * clean + deviation * noise
         predicted = self._predict_in_parts(noisy, t)
         squared_error = (predicted - noise).square().sum(dim=(1, 2, 3)).unflatten(0, times.shape)
@@ -292,13 +293,13 @@ class GaussianDiffusion(nn.Module):
     def _log_prob_first(self, x0: Tensor, x1: Tensor, t: Tensor, predicted: Tensor) -> Tensor:
         """Nats of p(x_0 | x_1), (m,)."""
         mean = self._mean_before(x1, t, predicted)
-        deviation = self.schedule.at(self.schedule.model_variance.sqrt(), t, x0)
+        deviation = self.chain.at(self.chain.model_variance.sqrt(), t, x0)
         return log_mass(x0, mean, deviation).sum(dim=(1, 2, 3))
 
     def _mean_before(self, x: Tensor, t: Tensor, predicted: Tensor) -> Tensor:
         """Mean of p(x_{t-1} | x_t), (m, C, H, W), from the predicted noise."""
-        slope = self.schedule.at(self.schedule.betas / self.schedule.noise, t, x)
-        shrinkage = self.schedule.at((1 - self.schedule.betas).sqrt(), t, x)
+        slope = self.chain.at(self.chain.betas / self.chain.noise, t, x)
+        shrinkage = self.chain.at((1 - self.chain.betas).sqrt(), t, x)
         return (x - slope * predicted) / shrinkage
 
     def _predict_in_parts(self, noisy: Tensor, t: Tensor) -> Tensor:
@@ -311,13 +312,13 @@ class GaussianDiffusion(nn.Module):
 
     def _prior_divergence(self, x0: Tensor) -> Tensor:
         """KL(q(x_T | x_0) || N(0, 1)), (n,) nats."""
-        signal, noise = (float(table[-1]) for table in _noise_tables(self.schedule))
+        signal, noise = (float(table[-1]) for table in _noise_tables(self.chain))
         constant = 0.5 * (noise**2 - 1) - np.log(noise)
         return (0.5 * signal**2 * x0.square() + constant).sum(dim=(1, 2, 3))
 
     def _constant_nats(self, x0: Tensor) -> Tensor:
         """What of the negative bound no prediction changes, (n,)."""
-        return self._prior_divergence(x0) + float(self.schedule.floor.sum()) * x0[0].numel()
+        return self._prior_divergence(x0) + float(self.chain.floor.sum()) * x0[0].numel()
 
     def _draw_timesteps(self, x0: Tensor, m: int, generator: torch.Generator | None) -> Tensor:
         """Timestep 1, and one from each of m equal shares of the others, (n, draws, 1 + m)."""
@@ -332,7 +333,7 @@ class GaussianDiffusion(nn.Module):
 
     def _timesteps_at(self, quantile: Tensor) -> Tensor:
         """Timesteps 2...T at quantiles of the distribution in proportion to the error's weight."""
-        cumulated = self.schedule.error_weight[1:].cumsum(0)
+        cumulated = self.chain.error_weight[1:].cumsum(0)
         cumulated = (cumulated / cumulated[-1]).to(quantile.device, quantile.dtype)
         index = torch.searchsorted(cumulated, quantile, right=True)
         return (index + 2).clamp(max=self.n_timesteps)
@@ -358,8 +359,8 @@ def _of_rows(x0: Tensor) -> Tensor:
     return torch.zeros_like(x0[:, 0, 0, 0], dtype=torch.int64)[:, None, None]
 
 
-def _noise_tables(schedule: Schedule) -> tuple[Tensor, Tensor]:
-    return schedule.signal, schedule.noise
+def _noise_tables(chain: Schedule) -> tuple[Tensor, Tensor]:
+    return chain.signal, chain.noise
 
 
 def _negative_elbo(model: GaussianDiffusion, x0: Tensor, evenly: Tensor, noise: Tensor) -> Tensor:
@@ -368,7 +369,7 @@ def _negative_elbo(model: GaussianDiffusion, x0: Tensor, evenly: Tensor, noise: 
     rest = ((evenly - _FIRST_SHARE) / (1 - _FIRST_SHARE)).clamp(min=0)
     t = torch.where(is_first, 1, model._timesteps_at(rest))
     denoised = model._denoise(x0, t[:, None, None], noise)
-    weight = float(model.schedule.error_weight.sum()) / (1 - _FIRST_SHARE)
+    weight = float(model.chain.error_weight.sum()) / (1 - _FIRST_SHARE)
     error = weight * denoised.squared_error[:, 0, 0]
     nats = torch.where(is_first, -denoised.log_prob_first[:, 0] / _FIRST_SHARE, error)
     return nats + model._constant_nats(x0)
