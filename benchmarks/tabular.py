@@ -103,9 +103,7 @@ def extracted(path: Path, seed: int, arguments: argparse.Namespace) -> Table:
     """Rows, statistics and log-likelihoods of every part, from the cache if they are there."""
     rows = divided(path, seed, Limits())
     net = make_net(len(rows["fit"]), seed, arguments.noise)
-    content = joblib.hash((rows, seed, arguments.noise, APPROXIMATIONS, POWERS))
-    key = hashlib.sha256(content.encode()).hexdigest()[:12]
-    cached = arguments.cache_dir / f"tabular-{path.stem}-{seed}-{key}.joblib"
+    cached = arguments.cache_dir / f"tabular-{path.stem}-{seed}-{cache_key(rows, net)}.joblib"
     if cached.exists():
         return joblib.load(cached)
     net.fit(rows["fit"])
@@ -129,6 +127,12 @@ def extracted(path: Path, seed: int, arguments: argparse.Namespace) -> Table:
     cached.parent.mkdir(parents=True, exist_ok=True)
     joblib.dump(table, cached)
     return table
+
+
+def cache_key(rows: dict[str, np.ndarray], net: GenerativeNet) -> str:
+    """What the statistics depend on, in short."""
+    content = joblib.hash((rows, net, APPROXIMATIONS, POWERS))
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def markdown(areas: dict[str, dict[str, list[float]]]) -> str:
