@@ -49,7 +49,7 @@ class Features:
 
 def main() -> None:
     """Run the benchmark that the command line asks for."""
-    arguments = parse_arguments()
+    arguments = argument_parser(__doc__.splitlines()[0]).parse_args()
     preset = PRESETS[arguments.model]
     division = load_division(
         arguments.data_dir,
@@ -84,9 +84,9 @@ def main() -> None:
     print(write_results(run, comparison, arguments.results_dir))
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """Options that the benchmarks on images share."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of the .npz files")
     parser.add_argument("--train", choices=sorted(TRAININGS), default="fashion_mnist")
     parser.add_argument("--model", choices=sorted(PRESETS), default="vae")
@@ -95,7 +95,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache-dir", type=Path, default=ROOT / "benchmarks" / "cache")
     parser.add_argument("--results-dir", type=Path, default=ROOT / "docs" / "results")
-    return parser.parse_args()
+    return parser
 
 
 def trained(division: Division, arguments: argparse.Namespace) -> tuple[GenerativeNet, float]:

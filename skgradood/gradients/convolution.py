@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, NamedTuple
@@ -19,6 +19,7 @@ from skgradood.gradients.contributions import (
     dense_where_distrusted,
     gram_norm,
     row_blocks,
+    sum_of_squares,
 )
 
 # Microseconds a number copied into patches, a multiplication in a batched product and in a
@@ -75,8 +76,12 @@ class ConvolutionContribution(Contribution):
         return self._DENSE[self._cheapest(self._DENSE)](self, rows)
 
     def squared_norm(self) -> Tensor:
-        if self._cheapest(self._ways) == "gram":
+        way = self._cheapest(self._ways)
+        if way == "gram":
             return self._gram_norm()
+        if way == "one by one":  # each is squared while it is in cache, and never stacked
+            gradients = self._each(slice(None))
+            return torch.cat([sum_of_squares(gradient[None]) for gradient in gradients])
         return super().squared_norm()
 
     def numbers_a_row(self) -> int:
@@ -152,14 +157,14 @@ class ConvolutionContribution(Contribution):
 
     def _one_by_one(self, rows: slice) -> Tensor:
         """The ordinary weight gradient, a sample at a time: quickest for large layers."""
+        return torch.stack(list(self._each(rows)))
+
+    def _each(self, rows: slice) -> Iterator[Tensor]:
         patched, pointwise = self.patched[rows], self.pointwise[rows]
         inputs, outputs = (pointwise, patched) if self.geometry.transposed else (patched, pointwise)
         weight = inputs.new_empty(self.shape)  # only its shape is read
-        gradients = [
-            weight_gradient(x, gradient, weight, self.geometry)
-            for x, gradient in zip(inputs, outputs, strict=True)
-        ]
-        return torch.stack(gradients)
+        for x, gradient in zip(inputs, outputs, strict=True):
+            yield weight_gradient(x, gradient, weight, self.geometry)
 
     def _gram_norm(self) -> Tensor:
         groups = self.geometry.groups
