@@ -231,7 +231,7 @@ CASES: dict[str, Case] = {
     ),
     "noise_of_diffusion": _images(
         lambda: GaussianDiffusion((1, 6, 5), n_timesteps=8, width=4, n_timesteps_eval=3, n_draws=2),
-        (3, 1, 6, 5),
+        (4, 1, 6, 5),
     ),
     "diffusion_shared_noise": _images(
         lambda: GaussianDiffusion(
