@@ -74,7 +74,7 @@ def detectors() -> dict[str, Any]:
     def combined(*names: str) -> CombinedDetector:
         return CombinedDetector([(name, members[name]) for name in names], random_state=0)
 
-    score, given, joint, typical = members
+    score, joint, given, typical = members
     return {
         "sum": members[score],
         "ROSE": on_columns(_STATISTICS, _EXP, RoseDetector()),

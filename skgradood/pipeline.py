@@ -14,6 +14,7 @@ from skgradood.gradients.layers import Layers
 def make_detector(
     estimator: Any,
     *,
+    data: str = "images",
     layers: Layers = "parameter",
     approximation: str = "ekfac",
     power: float = 2.0,
@@ -30,10 +31,11 @@ def make_detector(
     """Make the recommended detector around a likelihood model.
 
     The squared norm of every layer's natural gradient, ‖F⁻¹ g‖², with F an EKFAC approximation of
-    its Fisher matrix, and the log-likelihood, judged by four tests whose p-values are combined by
-    Fisher's method: the sum over layers, the same at equal log-likelihoods, the joint density of
-    all layers, and typicality. It was chosen by a search over the models and data sets of
-    ``benchmarks/ood.py``; ``docs/results/default.md`` tells what was tried.
+    its Fisher matrix, and the log-likelihood, judged by tests whose p-values are combined by
+    Fisher's method: for images the sum over layers, the same at equal log-likelihoods, the joint
+    density of all layers, and typicality; for rows the sum, the joint density, and a small
+    likelihood. They were chosen by a search over models and data sets;
+    ``docs/results/default.md`` tells what was tried.
 
     Parameters
     ----------
@@ -42,6 +44,9 @@ def make_detector(
         trained on the same samples that then set the reference. Where data allow, train it first
         and pass it inside ``sklearn.frozen.FrozenEstimator``, with other samples for this
         pipeline.
+    data : {"images", "rows"}, default="images"
+        What X holds. A small likelihood of a row is evidence against it; that of an image is not,
+        where a large one is none for it.
     layers : str, re.Pattern, callable or dict, default="parameter"
         What is one layer: "parameter", "module", "channel", or a grouping of your own; see
         `GradientNormTransformer`.
@@ -63,6 +68,11 @@ def make_detector(
     Pipeline
         With the steps "features" and "detector"; ``score_samples`` is the logarithm of a
         p-value, higher for more normal samples.
+
+    Raises
+    ------
+    ValueError
+        For other ``data``.
     """
     features = FisherPreconditioner(
         estimator,
@@ -79,5 +89,7 @@ def make_detector(
         random_state=random_state,
         grouped=grouped,
     )
-    detector = recommended_detector(contamination=contamination, random_state=random_state)
+    detector = recommended_detector(
+        data=data, contamination=contamination, random_state=random_state
+    )
     return Pipeline([("features", features), ("detector", detector)], memory=memory)

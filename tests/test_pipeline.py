@@ -48,10 +48,11 @@ def last_column(table):
     return np.asarray(table)[:, -1:]
 
 
-def test_the_recommended_detector_is_the_documented_pipeline(labelled_rows):
+@pytest.mark.parametrize("data", ["images", "rows"])
+def test_the_recommended_detector_is_the_documented_pipeline(labelled_rows, data):
     X, y = labelled_rows
     net = row_net().fit(X[y == 1])
-    detector = make_detector(FrozenEstimator(net), random_state=0).fit(X[y == 1])
+    detector = make_detector(FrozenEstimator(net), data=data, random_state=0).fit(X[y == 1])
     features = FisherPreconditioner(
         FrozenEstimator(net),
         approximation="ekfac",
@@ -64,10 +65,15 @@ def test_the_recommended_detector_is_the_documented_pipeline(labelled_rows):
     statistics, likelihood = FunctionTransformer(first_columns), FunctionTransformer(last_column)
     members = [
         ("sum", make_pipeline(statistics, ScoreTestDetector(input="log"))),
-        ("conditional", ScoreTestDetector(input="log", given="log_likelihood")),
         ("joint", make_pipeline(statistics, ChiSquareJointDensity())),
-        ("typicality", make_pipeline(likelihood, ChiSquareJointDensity(tail="two-sided"))),
     ]
+    if data == "images":
+        typicality = make_pipeline(likelihood, ChiSquareJointDensity(tail="two-sided"))
+        conditional = ScoreTestDetector(input="log", given="log_likelihood")
+        members += [("conditional", conditional), ("typicality", typicality)]
+    else:
+        small = make_pipeline(likelihood, ChiSquareJointDensity(tail="lower"))
+        members.append(("small", small))
     by_hand = CombinedDetector(members, random_state=0)
     by_hand.fit(pd.DataFrame(table, columns=features.get_feature_names_out()))
     by_hand_scores = by_hand.score_samples(

@@ -30,6 +30,8 @@ _MODULES: dict[str, Any] = {
 _PRESETS: dict[Any, dict[str, Any]] = {
     # The same noise for every image: what differs between images is then not the noise.
     GaussianDiffusion: {"module__noise": "shared"},
+    # In units of the standardised columns: the flow then does not chase single training rows.
+    RealNVP: {"module__noise": 0.1},
 }
 _MODEL_SHARE = 0.6  # the rest is halved: for the density, and for calibration
 _FEWEST_SAMPLES = 20
@@ -70,7 +72,8 @@ def fit(
     )
     scaler = None if samples.are_images else FrozenEstimator(StandardScaler().fit(training))
     estimator = _make_net(module, seed, **net).fit(_scaled(scaler, training))
-    detector = make_detector(FrozenEstimator(estimator), random_state=seed)
+    kind = "images" if samples.are_images else "rows"
+    detector = make_detector(FrozenEstimator(estimator), data=kind, random_state=seed)
     if scaler is not None:
         detector = make_pipeline(scaler, detector)
     detector.fit(reference)

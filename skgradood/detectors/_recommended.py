@@ -15,8 +15,14 @@ _LOG_LIKELIHOOD = slice(-1, None)
 _STATISTICS = slice(0, -1)
 
 
+DATA = ("images", "rows")
+
+
 def recommended_detector(
-    *, contamination: float | str = "auto", random_state: Any = None
+    *,
+    data: str = "images",
+    contamination: float | str = "auto",
+    random_state: Any = None,
 ) -> CombinedDetector:
     """Make the detector that `skgradood.make_detector` recommends, without its features.
 
@@ -25,6 +31,8 @@ def recommended_detector(
 
     Parameters
     ----------
+    data : {"images", "rows"}, default="images"
+        What the likelihood models. On rows a small likelihood is evidence, and a large one is not.
     contamination, random_state
         See `CombinedDetector`.
 
@@ -34,16 +42,31 @@ def recommended_detector(
         By Fisher's method, of
 
         - "score_test": the sum of the statistics, large values being abnormal;
-        - "score_test_given_likelihood": the same, compared at equal log-likelihoods;
         - "joint_density": the statistics as jointly log-normal;
-        - "typicality": large and small log-likelihoods are abnormal.
+        - for images "score_test_given_likelihood", the sum compared at equal log-likelihoods, and
+          "typicality": large and small log-likelihoods are abnormal;
+        - for rows "likelihood": small log-likelihoods are abnormal.
+
+    Raises
+    ------
+    ValueError
+        For other data.
     """
+    if data not in DATA:
+        raise ValueError(f"data must be one of {list(DATA)}; got {data!r}")
     members = [
         ("score_test", on_columns(_STATISTICS, ScoreTestDetector(input="log"))),
-        ("score_test_given_likelihood", ScoreTestDetector(input="log", given=-1)),
         ("joint_density", on_columns(_STATISTICS, ChiSquareJointDensity(marginal="normal"))),
-        ("typicality", on_columns(_LOG_LIKELIHOOD, ChiSquareJointDensity(tail="two-sided"))),
     ]
+    if data == "images":
+        typicality = ChiSquareJointDensity(tail="two-sided")
+        members += [
+            ("score_test_given_likelihood", ScoreTestDetector(input="log", given=-1)),
+            ("typicality", on_columns(_LOG_LIKELIHOOD, typicality)),
+        ]
+    else:
+        likelihood = ChiSquareJointDensity(tail="lower")
+        members.append(("likelihood", on_columns(_LOG_LIKELIHOOD, likelihood)))
     return CombinedDetector(members, contamination=contamination, random_state=random_state)
 
 
