@@ -40,7 +40,7 @@ class FisherPreconditioner(LayerFeatures):
     The statistic of layer l is gᵀ F⁻¹ g, with g = ∂ log p(x) / ∂θ_l and F an approximation of the
     Fisher information E[g gᵀ]: the natural size of a score (Rao's score test), on average the
     number of the layer's live parameters on data that the model knows. With ``power=2`` it is
-    ‖F⁻¹ g‖², the squared norm of the natural gradient.
+    λ̄ ‖F⁻¹ g‖², the squared norm of the natural gradient.
 
     A statistic is biased on the rows that its Fisher matrix was fitted on. So ``fit`` estimates
     two, on disjoint halves of the rows; ``transform`` measures rows of the first half, recognised
@@ -71,8 +71,8 @@ class FisherPreconditioner(LayerFeatures):
         ``fit`` has a gradient weigh much, but finitely. 0 leaves such coordinates out. "auto" is
         0.003 times the tensor's mean eigenvalue.
     power : float, default=1.0
-        The statistic is gᵀ F^(-power) g. A larger power looks more at directions in which the
-        rows of ``fit`` have little gradient.
+        The statistic is λ̄^(power - 1) gᵀ F^(-power) g, λ̄ the tensor's mean eigenvalue: without
+        unit. A larger power looks more at directions in which rows of ``fit`` have little gradient.
     damping_scale : {"mean", "absolute"}, default="mean"
         Whether ``damping`` is a multiple of the tensor's mean eigenvalue, or in its unit.
     basis : {"gradients", "activations"}, default="gradients"

@@ -27,6 +27,8 @@ class FisherOptions:
         Added to every eigenvalue before it is inverted; 0 is the pseudo-inverse.
     power : float
         Of the inverse: 1 gives gᵀ F⁻¹ g, 2 the squared norm of the natural gradient, ‖F⁻¹ g‖².
+        Multiplied by λ̄^(power - 1), λ̄ the tensor's mean eigenvalue, so that the statistic has no
+        unit and tensors compare.
     damping_scale : {"mean", "absolute"}
         Whether ``damping`` is a multiple of the tensor's mean eigenvalue, or in its unit.
     basis : {"gradients", "activations"}
@@ -51,6 +53,13 @@ class FisherOptions:
     max_block_size: int = 2048
     sketch_size: int = 256
     random_state: int = 0
+
+    def inverse(self, eigenvalues: Tensor) -> Tensor:
+        """λ̄^(power - 1) (λ + δ)^(-power), with zeros where λ and δ are zero."""
+        damped, mean = self.damped(eigenvalues), eigenvalues.mean()
+        unit = torch.where(mean > 0, mean, 1.0)
+        relative = torch.where(damped > 0, damped / unit, torch.inf)
+        return relative**-self.power / unit
 
     def damped(self, eigenvalues: Tensor) -> Tensor:
         """Eigenvalues with damping; those of dead coordinates stay zero without it."""
@@ -136,7 +145,7 @@ class Approximation(ABC):
 
     @abstractmethod
     def quadratic_form(self, gradient: LayerGradient) -> Tensor:
-        """gᵀ F^(-power) g with the damped inverse, (n,) float64."""
+        """λ̄^(power - 1) gᵀ F^(-power) g with the damped inverse, (n,) float64."""
 
     @abstractmethod
     def whitened(self, gradients: Tensor) -> Tensor:

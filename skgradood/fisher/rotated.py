@@ -93,11 +93,10 @@ class Rotated(Approximation):
         return self._converted[key]
 
     def _inverse_for(self, like: Tensor) -> Tensor:
-        """(λ + δ)^(-power) likewise, with zeros where λ and δ are zero."""
+        """The weights of squared coordinates, likewise."""
         key = ("inverse", like.dtype, like.device)
         if key not in self._converted:
-            damped = self.options.damped(self.eigenvalues)
-            inverse = torch.where(damped > 0, damped**-self.options.power, 0.0)
+            inverse = self.options.inverse(self.eigenvalues)
             self._converted[key] = inverse.to(device=like.device, dtype=like.dtype)
         return self._converted[key]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from skgradood.fisher import APPROXIMATIONS
-from skgradood.gradients import layer_layout
+from skgradood.fisher import APPROXIMATIONS, FisherEstimate, FisherOptions, QuadraticForms
+from skgradood.gradients import GradientEngine, layer_layout
 from tests.fisher import closed, oracles
 from tests.gradients.cases import CASES, SquaredOutput, seeded
 from tests.gradients.modules import randomise
@@ -86,12 +86,36 @@ def test_power_and_scale_of_the_damping(power, scale):
     for column, g in enumerate(oracles.dense_gradients(module, X).values()):
         g = oracles.flat(g)
         F = oracles.second_moments(g)
-        shift = 0.02 * (np.trace(F) / len(F) if scale == "mean" else 1)
-        diagonal = (g**2 / (np.diag(F) + shift) ** power).sum(1)
+        mean = np.trace(F) / len(F)
+        shift = 0.02 * (mean if scale == "mean" else 1)
+        unit = mean ** (power - 1)
+        diagonal = unit * (g**2 / (np.diag(F) + shift) ** power).sum(1)
         np.testing.assert_allclose(forms[0, :, column], diagonal, rtol=1e-9)
         values, vectors = np.linalg.eigh(F)
-        block = ((g @ vectors) ** 2 / (values.clip(0) + shift) ** power).sum(1)
+        block = unit * ((g @ vectors) ** 2 / (values.clip(0) + shift) ** power).sum(1)
         np.testing.assert_allclose(forms[1, :, column], block, rtol=1e-7)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_statistics_have_no_unit_whatever_the_power(power):
+    """With theta in another unit gradients are multiplied by 1e3, and statistics stay the same."""
+    module, X = network(12)
+
+    def in_units(factor):
+        def log_likelihood(module, X, generator):
+            values = module.log_prob(X)
+            return values.detach() + factor * (values - values.detach())
+
+        engine = GradientEngine(module, log_likelihood=log_likelihood)
+        layout = layer_layout(module)
+        options = FisherOptions(power=power)
+        estimate = FisherEstimate.of_module(module, layout, ["ekfac"], options)
+        estimate.fit(lambda reducer: engine.run(X, reducer))
+        forms = QuadraticForms(layout, estimate.by_parameter)
+        engine.run(X, forms)
+        return forms.result()
+
+    np.testing.assert_allclose(in_units(1e3), in_units(1.0), rtol=1e-9)
 
 
 class Bilinear(nn.Module):
