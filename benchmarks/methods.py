@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peers import PEERS
+from skgradood.fisher import FisherEstimate, FisherOptions, FisherSums, QuadraticForms
 from skgradood.gradients import GradientEngine, SquaredNorms, layer_layout
 from skgradood.gradients.batching import available_memory
 
@@ -49,6 +50,26 @@ def norms(engine: str, autocast: str | None = None) -> Start:
     return start
 
 
+def _fisher(module: nn.Module, X: Tensor) -> tuple[GradientEngine, FisherEstimate]:
+    engine = GradientEngine(module, engine=OURS, batch_size=len(X))
+    kinds = ["identity", "diagonal", "ekfac"]
+    estimate = FisherEstimate.of_module(module, layer_layout(module), kinds, FisherOptions())
+    return engine, estimate.fit(lambda reducer: engine.run(X, reducer))
+
+
+def statistics(module: nn.Module, X: Tensor) -> Callable[[], object]:
+    """Squared norms, diagonal and EKFAC statistics of all layers in one pass."""
+    engine, estimate = _fisher(module, X)
+    layout = layer_layout(module)
+    return lambda: engine.run(X, QuadraticForms(layout, estimate.by_parameter))
+
+
+def second_moments(module: nn.Module, X: Tensor) -> Callable[[], object]:
+    """The second pass of a fit: squared gradients, and squared coordinates in EKFAC's basis."""
+    engine, estimate = _fisher(module, X)
+    return lambda: engine.run(X, FisherSums(estimate.by_parameter))
+
+
 def _few(module: nn.Module, n: int) -> int:
     return min(n, FEW)
 
@@ -65,6 +86,8 @@ def _if_gradients_fit(module: nn.Module, n: int) -> int:
 METHODS: dict[str, Method] = {
     ORDINARY: Method(ordinary),
     OURS: Method(norms("capture")),
+    "norms + diagonal + EKFAC": Method(statistics),
+    "fit of both": Method(second_moments),
     "func": Method(norms("func"), rows=_few, rounds=3),
     "loop": Method(norms("loop"), rows=_few, rounds=3),
     **{name: Method(start, rows=_if_gradients_fit, rounds=3) for name, start in PEERS.items()},

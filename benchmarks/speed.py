@@ -150,7 +150,9 @@ def heading(arguments: argparse.Namespace) -> list[str]:
         "same batch, run in turn in the same process; medians. "
         f'*{OURS}* is what `engine="auto"` uses on all of these models; *func* (`vmap` over '
         f"`grad`) and *loop* are timed on {FEW} samples and scaled. Memory is the growth of the "
-        "largest resident set, or what CUDA allocates, relative to the ordinary pass."
+        "largest resident set, or what CUDA allocates, relative to the ordinary pass. "
+        "*norms + diagonal + EKFAC* are all three statistics of all layers from one pass, and "
+        "*fit of both* is the second pass of estimating their Fisher matrices."
         + (compared if peers else ""),
         "",
     ]
