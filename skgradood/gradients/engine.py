@@ -20,7 +20,7 @@ from skgradood.gradients.func import FuncStrategy
 from skgradood.gradients.layers import check_module, layer_layout, trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood, LogLikelihoodFunction
 from skgradood.gradients.loop import LoopStrategy
-from skgradood.gradients.precision import check_autocast
+from skgradood.gradients.precision import check_autocast, check_has_float64
 from skgradood.gradients.reducers import Both, Reducer, SquaredNorms
 from skgradood.gradients.state import evaluation_state, isolated_rng
 from skgradood.gradients.strategy import Strategy
@@ -98,6 +98,7 @@ class GradientEngine:
         self.log_likelihood.check(module)
         home = next((p.device for p in module.parameters()), torch.device("cpu"))
         self.device = home if device is None else torch.device(device)
+        check_has_float64(self.device)
         moved = self.device.type != home.type or self.device.index not in (None, home.index)
         self.module = copy.deepcopy(module).to(self.device) if moved else module
         self.batch_size = batch_size

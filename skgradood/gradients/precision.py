@@ -57,6 +57,10 @@ def factor_of(tensor: Tensor, parameter: Tensor) -> Tensor:
     return tensor.to(parameter.dtype) if is_half and tensor.is_cpu else tensor
 
 
-def accumulation_dtype(device: torch.device) -> torch.dtype:
-    """The precision of sums of squares: float64, which Apple's GPUs do not have."""
-    return torch.float32 if device.type == "mps" else torch.float64
+def check_has_float64(device: torch.device) -> None:
+    """Raise ValueError for Apple's GPUs, which lack the precision that squares are summed in."""
+    if device.type == "mps":
+        raise ValueError(
+            f"device={str(device)!r} has no float64, in which squares are summed; move the model "
+            "to the CPU, or pass device='cpu'"
+        )
