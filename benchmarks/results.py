@@ -46,10 +46,11 @@ def _header(run: Run) -> list[str]:
     sizes = ", ".join(f"{n} {name}" for name, n in run.sizes.items())
     versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     command = f"python -m benchmarks.ood --data-dir DIR --train {run.train} --model {run.model}"
+    sizes_given = f"--n-test {run.sizes['test']} --n-ood {run.n_ood}"
     return [
         f"# {run.train}, {run.model}",
         "",
-        f"```console\n{command} --seed {run.seed}\n```",
+        f"```console\n{command} {sizes_given} --seed {run.seed}\n```",
         "",
         f"- Model: {run.description}; {run.bits_per_dim:.3f} bits/dim on test images; "
         f"trained in {run.training_seconds / 60:.0f} min.",

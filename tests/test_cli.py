@@ -25,7 +25,7 @@ def digits():
 @pytest.fixture(scope="module")
 def image_detector(digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
-    np.savez(folder / "train.npz", images=digits.train[:150])
+    np.savez(folder / "train.npz", images=digits.train[:300])
     arguments = ["fit", str(folder / "train.npz"), "--out", str(folder / "det.skg")]
     assert main([*arguments, "--epochs", "1"]) == 0
     return folder / "det.skg"
@@ -225,7 +225,7 @@ def test_errors_are_one_line(arguments, parts, tmp_path, monkeypatch, capsys):
         [],
         ["report", "det.skg", "data"],
         ["fit", "data"],
-        ["fit", "data", "--out", "x.skg", "--model", "pixelcnn"],
+        ["fit", "data", "--out", "x.skg", "--model", "nosuchmodel"],
         ["fit", "data", "--out", "x.skg", "--epochs", "0"],
         ["fit", "data", "--out", "x.skg", "--alpha", "1.5"],
         ["score", "det.skg"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -97,5 +98,11 @@ def _along(gradients: Tensor, mode: int, vectors: Tensor) -> Tensor:
 
 def eigenbasis(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, ascending and not negative, and eigenvectors of a symmetric matrix; float64."""
-    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    symmetric = (matrix + matrix.mT) / 2
+    try:
+        values, vectors = torch.linalg.eigh(symmetric)
+    except torch.linalg.LinAlgError:
+        # Divide and conquer may not converge where most eigenvalues are zero.
+        found = scipy.linalg.eigh(symmetric.cpu().numpy(), driver="evr")
+        values, vectors = (torch.from_numpy(part).to(matrix.device) for part in found)
     return values.clamp_min(0), vectors

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skgradood.fisher import APPROXIMATIONS
+from skgradood.fisher.basis import eigenbasis
 from skgradood.fisher.views import mode_sizes
 from tests.fisher import oracles
 from tests.fisher.test_identities import network
@@ -77,3 +78,18 @@ def test_a_sketch_with_channels_is_refused_before_any_pass():
         with pytest.raises(ValueError, match="not the parameter's own"):
             getattr(estimate.by_parameter["body.0.weight"][0], method)(*arguments)
     assert not sketch.has_channels
+
+
+def test_eigenbases_where_divide_and_conquer_does_not_converge(monkeypatch):
+    rng = np.random.default_rng(0)
+    factor = torch.from_numpy(rng.normal(size=(8, 3)))
+    matrix = factor @ factor.mT
+
+    def failing(matrix):
+        raise torch.linalg.LinAlgError("failed to converge")
+
+    expected, _ = eigenbasis(matrix)
+    monkeypatch.setattr(torch.linalg, "eigh", failing)
+    values, vectors = eigenbasis(matrix)
+    np.testing.assert_allclose(values, expected, atol=1e-12)
+    np.testing.assert_allclose((vectors * values) @ vectors.mT, matrix, atol=1e-12)
