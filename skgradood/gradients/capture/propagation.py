@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
@@ -22,6 +23,8 @@ from skgradood.gradients.capture.probing import axes_by_probing
 from skgradood.gradients.capture.shadows import axes_by_shadow, axis_after_assignment
 
 _KEEPING = ELEMENTWISE | ELEMENTWISE_OF_ONE | CREATIONS
+# Over many classes their input is the largest tensor of a model, too large to try them on copies.
+_LOSSES = frozenset({F.cross_entropy, F.nll_loss})
 
 Axes = dict[int, BatchAxis]
 
@@ -55,6 +58,8 @@ class AxisPropagation:
         if function in REDUCTIONS and len(known) == 1:
             axis = _reduced(known[0], args, kwargs, outputs[0])
             return [axis] * len(outputs)
+        if function in _LOSSES and _is_row_by_row(args, kwargs, known):
+            return [known[0][1]]
         if function in _KEEPING:
             return [_kept(known, output) for output in outputs]
         axes = {id(tensor): axis for tensor, axis in known}
@@ -114,6 +119,22 @@ def _shape_key(function: Callable, args: tuple, kwargs: dict[str, Any], axes: Ax
 
 def _is_index(tensor: Tensor) -> bool:
     return tensor.dtype in (torch.int32, torch.int64)
+
+
+def _is_row_by_row(
+    args: tuple, kwargs: dict[str, Any], inputs: list[tuple[Tensor, BatchAxis]]
+) -> bool:
+    """Whether a loss gives a value to every row: (N, C, ...) and targets (N, ...) to (N, ...)."""
+    axes = {axis for _, axis in inputs}
+    return (
+        kwargs.get("reduction") == "none"
+        and len(args) == 2
+        and args[0].ndim >= 2
+        and len(axes) == 1
+        and next(iter(axes)).dim == 0
+        and all(any(tensor is a for a in args) for tensor, _ in inputs)
+        and args[1].shape[:1] == args[0].shape[:1]
+    )
 
 
 def _reduced(
