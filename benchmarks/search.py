@@ -53,13 +53,12 @@ class Statistic:
 
 STATISTICS = (
     Statistic("identity"),
-    *(Statistic("diagonal", 1, damping) for damping in (1e-6, 1e-3, 1e-1)),
+    Statistic("diagonal", 1, 1e-3),
+    Statistic("ekfac", 1, 1e-3, "activations"),
     *(Statistic("ekfac", 1, damping) for damping in (1e-6, 1e-3, 1e-1)),
-    *(Statistic("ekfac", 1, damping, "activations") for damping in (1e-3, 1e-1)),
     Statistic("ekfac", 1.5, 1e-3),
     *(Statistic("ekfac", 2, damping) for damping in (1e-4, 1e-3, 3e-3, 1e-2, 1e-1)),
     Statistic("ekfac", 3, 1e-2),
-    Statistic("diagonal", 2, 3e-3),
 )
 
 
