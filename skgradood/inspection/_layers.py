@@ -26,7 +26,7 @@ _ZERO_NORM = np.log(np.finfo(np.float64).tiny)
 class LayerCorrelationDisplay:
     """Correlation of two layers' log norms against the distance between the layers.
 
-    Over all pairs of layers (l, m) with |l - m| = d, mean and standard deviation of the
+    Over all pairs of layers (l, m) with abs(l - m) = d, mean and standard deviation of the
     correlation of log f_l with log f_m, a curve for each set of samples. The published joint
     density takes all these correlations for zero [1]_.
 
@@ -138,7 +138,7 @@ class LayerCorrelationDisplay:
             for i, (name, curve) in enumerate(values.items()):
                 # In-distribution samples on top.
                 panel.plot(self.distances_, curve, label=name, zorder=3 - (i > 0), **style(i))
-            panel.set_xlabel("distance between layers $|l - m|$")
+            panel.set_xlabel("distance between layers $abs(l - m)$")
             panel.locator_params(axis="x", integer=True)
         axes[0].set_ylabel("mean over pairs")
         axes[1].set_ylabel("standard deviation over pairs")
