@@ -138,7 +138,7 @@ class LayerCorrelationDisplay:
             for i, (name, curve) in enumerate(values.items()):
                 # In-distribution samples on top.
                 panel.plot(self.distances_, curve, label=name, zorder=3 - (i > 0), **style(i))
-            panel.set_xlabel("distance between layers $abs(l - m)$")
+            panel.set_xlabel("distance between layers $|l - m|$")
             panel.locator_params(axis="x", integer=True)
         axes[0].set_ylabel("mean over pairs")
         axes[1].set_ylabel("standard deviation over pairs")
