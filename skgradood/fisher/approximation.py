@@ -126,7 +126,7 @@ class Approximation(ABC):
     def copy(self: Same) -> Same:
         """The same approximation, whose sums can go on alone."""
         copy = object.__new__(type(self))
-        vars(copy).update(vars(self), sums=dict(self.sums))
+        vars(copy).update(vars(self), sums={k: v.clone() for k, v in self.sums.items()})
         return copy
 
     def blank(self: Same) -> Same:
@@ -184,9 +184,11 @@ class Approximation(ABC):
         return False
 
     def _add(self, name: str, value: Tensor) -> None:
-        value = value.double()
         so_far = self.sums.get(name)
-        self.sums[name] = value if so_far is None else so_far.to(value.device) + value
+        if so_far is None:
+            self.sums[name] = value.to(torch.float64, copy=True)
+        else:  # in place: a sum may be as large as the tensor, and comes for every few rows
+            so_far += value.to(so_far.device)
 
     def _mean(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Mean over all samples, float64; zero where nothing was added."""

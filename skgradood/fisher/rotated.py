@@ -130,14 +130,20 @@ class Rotated(Approximation):
         if not self.form_reads_factors(gradient):
             gradients = self._formed(gradient)
             coordinates = self._basis_for(gradients).rotate(gradients)
-            return coordinates.square().sum(0, dtype=torch.float64)
+            return _sum_of_squares(coordinates)
         total = torch.zeros((), dtype=torch.float64, device=gradient.device)
         for left, right in self._rotated_factors(gradient):
             if left.shape[2] == 1:
                 total = total + (left[..., 0].square().mT @ right[..., 0].square()).double()
             else:
-                total = total + (left @ right.mT).square().sum(0, dtype=torch.float64)
+                total = total + _sum_of_squares(left @ right.mT)
         return total.reshape(self.basis.sizes)
+
+
+def _sum_of_squares(coordinates: Tensor) -> Tensor:
+    """Over rows, in float64; of a single row as they are."""
+    squares = coordinates.square()
+    return squares[0] if len(squares) == 1 else squares.sum(0, dtype=torch.float64)
 
 
 def without_rounding(eigenvalues: Tensor) -> Tensor:
