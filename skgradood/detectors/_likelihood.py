@@ -20,6 +20,7 @@ from skgradood.detectors._samples import (
     group_means,
     or_impossible,
 )
+from skgradood.utils.atomic import untouched_by_failure
 
 
 class LogLikelihoodDetector(SampleDetector):
@@ -129,7 +130,7 @@ class LogLikelihoodDetector(SampleDetector):
         ValueError
             If X is not what the model takes.
         """
-        with self._untouched_by_failure():
+        with untouched_by_failure(self):
             samples, group_size = self._take(X, reset=True)
             self.likelihood_model_ = self._fit_model(self.estimator, samples, self.log_likelihood)
             self.offset_ = contamination_offset(
@@ -278,7 +279,7 @@ class TypicalityDetector(SampleDetector):
         ValueError
             If X is not what the model takes, or no log-likelihood is finite.
         """
-        with self._untouched_by_failure():
+        with untouched_by_failure(self):
             samples, group_size = self._take(X, reset=True)
             self.likelihood_model_ = self._fit_model(self.estimator, samples, self.log_likelihood)
             values = self._values(samples, group_size)

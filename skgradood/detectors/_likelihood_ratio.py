@@ -20,6 +20,7 @@ from skgradood.detectors._samples import SAMPLE_CONSTRAINTS, SampleDetector, gro
 from skgradood.models import GenerativeNet
 from skgradood.models._evaluation import log_likelihood_contributions
 from skgradood.models._fitted import LikelihoodModel
+from skgradood.utils.atomic import untouched_by_failure
 from skgradood.utils.validation import check_samples
 
 PERTURBED = "perturbed"
@@ -194,7 +195,7 @@ class LikelihoodRatioDetector(SampleDetector):
         ImportError
             If the codec is not installed.
         """
-        with self._untouched_by_failure():
+        with untouched_by_failure(self):
             samples, group_size = self._take(X, reset=True)
             self._check_background()  # before a model is trained
             self.likelihood_model_ = self._fit_model(self.estimator, samples, self.log_likelihood)

@@ -25,6 +25,7 @@ from skgradood.models._refinement import (
     chunk_size,
 )
 from skgradood.models._training import OPTIMIZERS
+from skgradood.utils.atomic import untouched_by_failure
 
 _LOGGER = logging.getLogger("skgradood")
 
@@ -176,7 +177,7 @@ class LikelihoodRegretDetector(SampleDetector):
         ValueError
             If X is not what the model takes.
         """
-        with self._untouched_by_failure():
+        with untouched_by_failure(self):
             samples, group_size = self._take(X, reset=True)
             self.likelihood_model_ = self._fit_model(self.estimator, samples)
             check_variational(self.likelihood_model_.module)

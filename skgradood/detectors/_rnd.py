@@ -25,6 +25,7 @@ from skgradood.detectors._samples import (
 from skgradood.gradients.state import isolated_rng
 from skgradood.models._batches import evaluate_in_batches, resolve_device
 from skgradood.models._pixels import to_unit
+from skgradood.utils.atomic import untouched_by_failure
 
 # Rows are standardised; a constant column is given some width.
 _SMALLEST_DEVIATION = 1e-6
@@ -167,7 +168,7 @@ class RandomNetworkDistillationDetector(SampleDetector):
         RuntimeError
             If training diverges.
         """
-        with self._untouched_by_failure():
+        with untouched_by_failure(self):
             samples, group_size = self._take(X, reset=True)
             sets = [samples, *self._blurred(samples)]
             self.input_shape_ = samples.shape[1:]

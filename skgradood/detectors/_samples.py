@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -39,17 +38,6 @@ class SampleDetector(PortableState, Detector):
     device: str | torch.device
     random_state: Any
     grouped: bool
-
-    @contextmanager
-    def _untouched_by_failure(self) -> Iterator[None]:
-        """Leave the earlier fit as it was if this one fails or is interrupted."""
-        before = dict(self.__dict__)
-        try:
-            yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
 
     def _take(self, X: Any, *, reset: bool) -> tuple[np.ndarray, int]:
         """Checked samples one after another, and how many of them make a row of X."""

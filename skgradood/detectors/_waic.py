@@ -20,6 +20,7 @@ from skgradood.detectors._samples import (
     or_impossible,
 )
 from skgradood.models import GenerativeNet
+from skgradood.utils.atomic import untouched_by_failure
 
 
 class WaicDetector(SampleDetector):
@@ -139,7 +140,7 @@ class WaicDetector(SampleDetector):
         ValueError
             If X is not what the models take, or there are fewer than two members.
         """
-        with self._untouched_by_failure():
+        with untouched_by_failure(self):
             samples, group_size = self._take(X, reset=True)
             self.likelihood_models_ = [
                 self._fit_model(member, samples, self.log_likelihood) for member in self._members()

@@ -26,6 +26,7 @@ from skgradood.fisher import (
     kinds_of,
 )
 from skgradood.gradients.layers import Layers
+from skgradood.utils.atomic import untouched_by_failure
 
 _AUTO_DAMPING = 3e-3
 
@@ -240,7 +241,7 @@ class FisherPreconditioner(LayerFeatures):
             If X is not what the model takes, or an option does not fit the model's parameters.
         """
         kinds = kinds_of(self.approximation)
-        with self._untouched_by_failure():
+        with untouched_by_failure(self):
             inputs = self._fit_model(X)
             self._start(kinds, inputs)
             if self.fisher == "model":
@@ -278,7 +279,7 @@ class FisherPreconditioner(LayerFeatures):
         """
         if not hasattr(self, "fisher_"):
             return self.fit(X)
-        with self._untouched_by_failure():
+        with untouched_by_failure(self):
             inputs = self._model_inputs(X)
             self.halves_ = copy.copy(self.halves_)
             self.fisher_ = self.fisher_.copy()

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from skgradood.features._layer_features import LayerFeatures
 from skgradood.gradients.alignment import Cosines, MeanGradients
 from skgradood.gradients.layers import Layers
+from skgradood.utils.atomic import untouched_by_failure
 
 
 class GradientAngleTransformer(LayerFeatures):
@@ -123,7 +124,7 @@ class GradientAngleTransformer(LayerFeatures):
         ValueError
             If X is not what the model takes, or ``layers`` does not fit the model's parameters.
         """
-        with self._untouched_by_failure():
+        with untouched_by_failure(self):
             inputs = self._fit_model(X)
             means = MeanGradients(self._layout())
             samples = inputs.flatten(0, 1) if self.grouped else inputs

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from skgradood.features._layer_features import LayerFeatures
 from skgradood.gradients import SquaredNorms
 from skgradood.gradients.layers import Layers
+from skgradood.utils.atomic import untouched_by_failure
 
 
 class GradientNormTransformer(LayerFeatures):
@@ -151,7 +152,7 @@ class GradientNormTransformer(LayerFeatures):
         ValueError
             If X is not what the model takes, or ``layers`` does not fit the model's parameters.
         """
-        with self._untouched_by_failure():
+        with untouched_by_failure(self):
             self._fit_model(X)
         return self
 

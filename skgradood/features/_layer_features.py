@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -123,17 +122,6 @@ class LayerFeatures(PortableState, TransformerMixin, BaseEstimator):
 
     def _in_groups(self, inputs: Tensor, n_groups: int, group_size: int) -> Tensor:
         return inputs.unflatten(0, (n_groups, group_size)) if self.grouped else inputs
-
-    @contextmanager
-    def _untouched_by_failure(self) -> Iterator[None]:
-        """Leave the earlier fit as it was if this one fails or is interrupted."""
-        before = dict(self.__dict__)
-        try:
-            yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -30,6 +30,7 @@ from skgradood.models._keywords import HandsOn, arguments_for, check_keywords
 from skgradood.models._outliers import OUTLIER_LOSSES, OutlierTrainer, outlier_source
 from skgradood.models._pretrained import copy_weights
 from skgradood.models._training import OPTIMIZERS, LikelihoodTrainer, at_rest, make_trainer
+from skgradood.utils.atomic import untouched_by_failure
 from skgradood.utils.validation import check_and_remember_samples
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -300,14 +301,8 @@ class GenerativeNet(_state.NetState, DensityMixin, HandsOn):
         )
 
     def _train(self, X: Any, *, fresh: bool) -> GenerativeNet:
-        before = dict(vars(self))
-        try:
+        with untouched_by_failure(self):
             self._train_in_place(X, fresh=fresh)
-        except BaseException:
-            # Also an interruption from the keyboard must leave the earlier fit as it was.
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
         return self
 
     def _train_in_place(self, X: Any, *, fresh: bool) -> None:
