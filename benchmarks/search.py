@@ -161,7 +161,6 @@ def report(tables: Any, ood: list[str]) -> str:
             areas = [auroc(inliers, fitted.score_samples(parts[name])) for name in ood]
             cells.append(f"{min(areas):.3f} / {np.mean(areas):.3f}")
         lines.append(f"| {statistic} | {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
     return "\n".join(lines)
 
 

@@ -55,16 +55,15 @@ def naive_regret(module, x, *, over, n_steps, lr, optimizer, noise=None):
     module = copy.deepcopy(module).eval()
     make = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "adamax": torch.optim.Adamax}
     if over == "encoder":
-        encoder = [p for n, p in module.named_parameters() if not n.startswith(("decoder", "wei"))]
-        posterior = lambda: module.encode(x)  # noqa: E731
-        variables = encoder
+        named = module.named_parameters()
+        variables = [p for n, p in named if not n.startswith(("decoder", "wei"))]
     else:
         variables = [m.detach().clone().requires_grad_() for m in module.encode(x)]
-        posterior = lambda: tuple(variables)  # noqa: E731
 
     def bound():
+        posterior = module.encode(x) if over == "encoder" else variables
         draws = [None] if noise is None else noise
-        return sum(module.bound(x, *posterior(), draw) for draw in draws) / len(draws)
+        return sum(module.bound(x, *posterior, draw) for draw in draws) / len(draws)
 
     update = make[optimizer](variables, lr=lr)
     met = [bound().item()]
