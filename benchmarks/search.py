@@ -20,8 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from torch import Tensor
 
+from benchmarks.features import argument_parser, trained
 from benchmarks.images import load_division
-from benchmarks.ood import argument_parser, trained
 from benchmarks.presets import PRESETS
 from skgradood import CombinedDetector, RoseDetector
 from skgradood.detectors._recommended import on_columns, recommended_detector
