@@ -2,8 +2,8 @@
 
     python -m benchmarks.combinations --data-dir DIR --runs fashion_mnist-vae cifar10-glow
 
-reads the tables of features of ``benchmarks/ood.py`` from its cache, fits 21 detectors on each
-(five on each of four statistics, and typicality), and ranks all combinations of at most four
+reads the tables of features of ``benchmarks/ood.py`` from its cache, fits 17 detectors on each
+(four on each of four statistics, and typicality), and ranks all combinations of at most four
 by the sum of two figures: the worst AUROC over runs and sets, and the mean of the runs' means.
 It shows how far the recommended detector is from the best that a search on these very sets could
 have found.
@@ -26,7 +26,6 @@ from benchmarks.images import load_division
 from benchmarks.presets import PRESETS
 from skgradood import ChiSquareJointDensity, CombinedDetector, ScoreTestDetector
 from skgradood.detectors._recommended import on_columns
-from skgradood.metrics import auroc
 
 STATISTICS = ("identity", "diagonal", "EKFAC", "EKFAC, power 2")
 DEFAULT = (
@@ -124,10 +123,6 @@ def detectors(n_layers: int) -> list[tuple[str, Any]]:
                 on_columns(columns, ChiSquareJointDensity(marginal="normal")),
             ),
             (
-                f"joint density with the likelihood of {statistic}",
-                on_columns(both, ChiSquareJointDensity(marginal="normal")),
-            ),
-            (
                 f"one-class SVM of {statistic}",
                 on_columns(columns, StandardScaler(), OneClassSVM(nu=0.1)),
             ),
@@ -144,10 +139,17 @@ def outcomes(runs: list[Evidence]) -> Iterable[Outcome]:
             columns = list(chosen)
             areas = []
             for run in runs:
-                inliers = run.test[:, columns].sum(1)
-                own = [auroc(inliers, log_p[:, columns].sum(1)) for log_p in run.ood.values()]
+                inliers = np.sort(run.test[:, columns].sum(1))
+                own = [_area(inliers, log_p[:, columns].sum(1)) for log_p in run.ood.values()]
                 areas.append((min(own), float(np.mean(own))))
             yield Outcome(tuple(names[k] for k in chosen), areas)
+
+
+def _area(sorted_inliers: np.ndarray, outliers: np.ndarray) -> float:
+    """AUROC; `skgradood.metrics.auroc` would sort the inliers again, 100 000 times."""
+    below = np.searchsorted(sorted_inliers, outliers, "left")
+    upto = np.searchsorted(sorted_inliers, outliers, "right")
+    return 1 - float((below + upto).mean()) / (2 * len(sorted_inliers))
 
 
 def report(ranked: list[Outcome], runs: list[str], n_best: int) -> str:

@@ -70,7 +70,7 @@ PRESETS = {
     "vae": Preset(
         {"fashion_mnist": 32, "cifar10": 32},
         _vae,
-        {"fashion_mnist": 4, "cifar10": 6},
+        {"fashion_mnist": 4, "cifar10": 3},
         _sum_of_posterior_means,
         "VAE of ROSE (width 32, latent 100, 256-way categorical pixels), Adam 1e-3 with cosine "
         "decay",
