@@ -99,5 +99,17 @@ def extracted(
     return result
 
 
+def latest(train: str, model: str, table: Table, cache_dir: Path) -> Features:
+    """The features that were extracted last of a training set and a model, whatever their sizes."""
+    paths = cache_dir.glob(f"{train}-{model}-{table.name}-*.joblib")
+    newest = max(paths, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
+        raise FileNotFoundError(
+            f"no features of {model} on {train} in {cache_dir}; run "
+            f"python -m benchmarks.ood --train {train} --model {model}"
+        )
+    return joblib.load(newest)
+
+
 def _key(*objects: object) -> str:
     return hashlib.sha256("".join(joblib.hash(o) for o in objects).encode()).hexdigest()[:12]
