@@ -175,12 +175,15 @@ class Approximation(ABC):
     def trace(self) -> float:
         """Trace of the undamped approximation."""
 
-    def sums_read_factors(self, gradient: LayerGradient) -> bool:
-        """Whether `update` is quicker from this gradient's factors than from itself, formed."""
-        return False
+    def sums_read_factors(self, gradient: LayerGradient, *, formed: bool = False) -> bool:
+        """Whether `update` is quicker from this gradient's factors than from itself, formed.
 
-    def form_reads_factors(self, gradient: LayerGradient) -> bool:
-        """Whether `quadratic_form` is quicker from its factors."""
+        ``formed`` says whether it is formed anyway, for another reader.
+        """
+        return self.form_reads_factors(gradient, formed=formed)
+
+    def form_reads_factors(self, gradient: LayerGradient, *, formed: bool = False) -> bool:
+        """Whether `quadratic_form` is quicker from its factors, likewise."""
         return False
 
     def _add(self, name: str, value: Tensor) -> None:

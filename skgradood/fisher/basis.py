@@ -9,6 +9,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from skgradood.gradients import LayerGradient
 from skgradood.gradients.contributions import Factors
 
 
@@ -44,16 +45,27 @@ class KroneckerBasis:
                 result = _along(result, mode, vectors.mT)
         return result
 
+    @property
+    def channels(self) -> Tensor | None:
+        """Basis of the second of three modes, the channels under a kernel."""
+        return self.vectors[1] if len(self.sizes) == 3 else None
+
     def rotate_factors(self, factors: Factors) -> Factors:
-        """Factors of the coordinates, for gradients without groups of channels."""
+        """Factors of the coordinates, for gradients without groups of channels.
+
+        `channels` have been rotated before, where there are patches before they are taken.
+        """
         left, right = factors
         first, *others = self.vectors
         if first is not None:
             left = first.mT @ left
+        if self.channels is not None:
+            others[0] = None
         if all(vectors is None for vectors in others):
             return Factors(left, right)
-        m, groups, _, positions = right.shape
-        modes = right.reshape(m * groups, *self.sizes[1:], positions)
+        m, groups, q, positions = right.shape
+        last = self.sizes[2:]
+        modes = right.reshape(m * groups, q // math.prod(last), *last, positions)
         for mode, vectors in enumerate(others):
             if vectors is not None:
                 modes = _along(modes, mode, vectors)
@@ -70,13 +82,17 @@ class KroneckerBasis:
         return math.prod(self.sizes) * sum(self._rotated())
 
     def products_of_factors(self, positions: int) -> int:
-        """Multiplications that rotating one sample's factors and joining them takes."""
+        """Multiplications that rotating one sample's factors takes."""
         first, *others = self._rotated()
-        q = math.prod(self.sizes[1:])
-        return positions * (self.sizes[0] * first + q * sum(others))
+        if self.channels is None:
+            channels, q = 0, math.prod(self.sizes[1:])
+        else:  # about as many places as positions have channels, and then patches are taken
+            channels, q = self.sizes[1] * others[0], others[0] * self.sizes[2]
+            others = others[1:]
+        return positions * (self.sizes[0] * first + channels + q * sum(others))
 
-    def to(self, like: Tensor) -> KroneckerBasis:
-        """The basis in the dtype, and on the device, of a tensor."""
+    def to(self, like: Tensor | LayerGradient) -> KroneckerBasis:
+        """The basis in the dtype, and on the device, of a tensor or gradient."""
         vectors = (
             v if v is None else v.to(device=like.device, dtype=like.dtype) for v in self.vectors
         )

@@ -29,6 +29,9 @@ class Identity(Approximation):
     def finalize(self) -> None:
         self.complete = True
 
+    def form_reads_factors(self, gradient: LayerGradient, *, formed: bool = False) -> bool:
+        return not formed
+
     def quadratic_form(self, gradient: LayerGradient) -> Tensor:
         return gradient.squared_norm()
 
@@ -55,9 +58,15 @@ class Diagonal(Rotated):
         sizes = (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (math.prod(shape),)
         self.basis = KroneckerBasis(sizes, (None,) * len(sizes))
 
-    def form_reads_factors(self, gradient: LayerGradient) -> bool:
+    def form_reads_factors(self, gradient: LayerGradient, *, formed: bool = False) -> bool:
         layout = gradient.factor_layout()
-        return layout == (1, 1) and len(self.basis.sizes) > 1
+        if layout is None or layout.groups > 1 or len(self.basis.sizes) == 1:
+            return False
+        return layout.positions == 1 or (not formed and gradient.prefers_factors())
+
+    def norm_and_form(self, gradient: LayerGradient) -> Tensor:
+        """Squared norms and quadratic forms from one reading of the gradient, (2, n) float64."""
+        return self._forms(gradient, with_norm=True)
 
     def _terms(self, gradient: LayerGradient) -> dict[str, Tensor]:
         return {"squares": self._squares(gradient)}

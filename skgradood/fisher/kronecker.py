@@ -40,7 +40,7 @@ class KFAC(Rotated):
     def _mode_sizes(self) -> tuple[int, ...]:
         return mode_sizes(self.shape, self.options.max_factor_size)
 
-    def sums_read_factors(self, gradient: LayerGradient) -> bool:
+    def sums_read_factors(self, gradient: LayerGradient, *, formed: bool = False) -> bool:
         return self._reads_activations(gradient) or self._moments().prefers_factors(gradient)
 
     def _terms(self, gradient: LayerGradient) -> dict[str, Tensor]:
@@ -125,10 +125,10 @@ class EKFAC(KFAC):
     key = "ekfac"
     n_passes = 2
 
-    def sums_read_factors(self, gradient: LayerGradient) -> bool:
+    def sums_read_factors(self, gradient: LayerGradient, *, formed: bool = False) -> bool:
         if not self._has_basis():
-            return super().sums_read_factors(gradient)
-        return self.form_reads_factors(gradient)
+            return super().sums_read_factors(gradient, formed=formed)
+        return self.form_reads_factors(gradient, formed=formed)
 
     def _terms(self, gradient: LayerGradient) -> dict[str, Tensor]:
         if not self._has_basis():

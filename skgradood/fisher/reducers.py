@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from skgradood.fisher.approximation import Approximation
-from skgradood.fisher.diagonal import Identity
+from skgradood.fisher.diagonal import Diagonal, Identity
 from skgradood.gradients import LayerGradient
 from skgradood.gradients.layers import LayerLayout
 
 # The approximations of every parameter tensor that is in a layer.
 ByParameter = Mapping[str, Sequence[Approximation]]
+
+# Places in such a list.
+Kinds = tuple[int, ...]
 
 
 class FisherSums:
@@ -38,10 +41,12 @@ class FisherSums:
 
     def update(self, gradient: LayerGradient) -> None:
         members = self._batch.get(gradient.name, [])
-        reading = [a for a in members if a.sums_read_factors(gradient)]
-        forming = [a for a in members if a not in reading and a.n_passes > 0]
-        for approximation in reading:
-            approximation.update(gradient)
+        active = [a for a in members if a.n_passes > 0]
+        formed = not all(a.sums_read_factors(gradient) for a in active)
+        forming = [a for a in active if not a.sums_read_factors(gradient, formed=formed)]
+        for approximation in active:
+            if approximation not in forming:
+                approximation.update(gradient)
         for piece in _formed(gradient) if forming else ():
             for approximation in forming:
                 approximation.update(piece)
@@ -66,7 +71,9 @@ class QuadraticForms:
     def __init__(self, layout: LayerLayout, approximations: ByParameter) -> None:
         self.layout = layout
         self.approximations = approximations
-        self._n_kinds = len(next(iter(approximations.values())))
+        kinds = next(iter(approximations.values()))
+        self._n_kinds = len(kinds)
+        self._readings = _readings(kinds)
         self._batches: list[Tensor] = []
 
     def begin(self, n: int, device: torch.device) -> None:
@@ -81,19 +88,17 @@ class QuadraticForms:
         if slot.split is not None:
             self._update_channels(gradient, members, slot.split)
             return
-        forming = [
-            k for k, a in enumerate(members) if not (_is_norm(a) or a.form_reads_factors(gradient))
-        ]
-        for k, approximation in enumerate(members):
-            # A norm is read off the formed gradient, where that is there anyway.
-            if k not in forming and not (forming and _is_norm(approximation)):
-                self._add(k, gradient, approximation.quadratic_form(gradient))
-        if not forming:
-            return
-        forming += [k for k, a in enumerate(members) if _is_norm(a)]
-        for piece in _formed(gradient):
-            for k in forming:
-                self._add(k, piece, members[k].quadratic_form(piece))
+        readers = {k: members[k[-1]] for k in self._readings}
+        formed = not all(a.form_reads_factors(gradient) for a in readers.values())
+        forming = {
+            k: a for k, a in readers.items() if not a.form_reads_factors(gradient, formed=formed)
+        }
+        for k, approximation in readers.items():
+            if k not in forming:
+                self._add(k, gradient, approximation)
+        for piece in _formed(gradient) if forming else ():
+            for k, approximation in forming.items():
+                self._add(k, piece, approximation)
 
     def commit(self) -> None:
         self._batches.append(self._forms)
@@ -102,9 +107,14 @@ class QuadraticForms:
         """Forms of all committed batches, (number of kinds, n, L) float64, off the device once."""
         return torch.cat(self._batches, dim=1).cpu().numpy()
 
-    def _add(self, k: int, gradient: LayerGradient, forms: Tensor) -> None:
+    def _add(self, kinds: Kinds, gradient: LayerGradient, approximation: Approximation) -> None:
+        if isinstance(approximation, Diagonal) and len(kinds) > 1:
+            forms = approximation.norm_and_form(gradient)
+        else:
+            forms = approximation.quadratic_form(gradient)[None]
         rows = slice(gradient.start, gradient.start + gradient.n)
-        self._forms[k, rows, self.layout.slots[gradient.name].columns] += forms[:, None]
+        for k, form in zip(kinds, forms, strict=True):
+            self._forms[k, rows, self.layout.slots[gradient.name].columns] += form[:, None]
 
     def _update_channels(
         self,
@@ -122,8 +132,13 @@ class QuadraticForms:
                 self._forms[k, rows, columns] += split(squares)
 
 
-def _is_norm(approximation: Approximation) -> bool:
-    return isinstance(approximation, Identity)
+def _readings(members: Sequence[Approximation]) -> list[Kinds]:
+    """Kinds that are served together: a squared norm comes with the form of a diagonal."""
+    norms = (k for k, a in enumerate(members) if isinstance(a, Identity))
+    diagonals = (k for k, a in enumerate(members) if isinstance(a, Diagonal))
+    pairs = list(zip(norms, diagonals, strict=False))
+    paired = [k for pair in pairs for k in pair]
+    return [*pairs, *((k,) for k in range(len(members)) if k not in paired)]
 
 
 def _formed(gradient: LayerGradient) -> Iterator[LayerGradient]:

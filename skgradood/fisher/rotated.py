@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,12 @@ from torch import Tensor
 
 from skgradood.fisher.approximation import Approximation, FisherOptions
 from skgradood.fisher.basis import KroneckerBasis
-from skgradood.fisher.squares import weighted_sum_of_squares
+from skgradood.fisher.squares import (
+    Products,
+    Rows,
+    sum_of_squares_over_rows,
+    weighted_sums_of_squares,
+)
 from skgradood.gradients import LayerGradient
 from skgradood.gradients.contributions import row_blocks
 
@@ -39,13 +44,7 @@ class Rotated(Approximation):
         self._converted: dict[tuple, Any] = {}
 
     def quadratic_form(self, gradient: LayerGradient) -> Tensor:
-        if not gradient.contributions:
-            return torch.zeros(gradient.n, dtype=torch.float64, device=gradient.device)
-        if not self.form_reads_factors(gradient):
-            gradients = self._formed(gradient)
-            coordinates = self._basis_for(gradients).rotate(gradients)
-            return weighted_sum_of_squares(coordinates, self._inverse_for(gradients))
-        return torch.cat([self._form_of(*factors) for factors in self._rotated_factors(gradient)])
+        return self._forms(gradient, with_norm=False)[0]
 
     def whitened(self, gradients: Tensor) -> Tensor:
         basis = self._basis_for(gradients)
@@ -61,32 +60,63 @@ class Rotated(Approximation):
     def trace(self) -> float:
         return float(self.eigenvalues.sum())
 
-    def sums_read_factors(self, gradient: LayerGradient) -> bool:
-        return self.form_reads_factors(gradient)
-
-    def form_reads_factors(self, gradient: LayerGradient) -> bool:
+    def form_reads_factors(self, gradient: LayerGradient, *, formed: bool = False) -> bool:
         layout = gradient.factor_layout()
         if layout is None or layout.groups > 1 or len(self.basis.sizes) == 1:
             return False
         if layout.positions == 1:
             return True
-        return self.basis.products_of_factors(layout.positions) < self.basis.products()
+        products = self.basis.products_of_factors(layout.positions)
+        if formed:
+            products += layout.positions * math.prod(self.basis.sizes)
+        return products < self.basis.products()
 
     def _formed(self, gradient: LayerGradient) -> Tensor:
         """Gradients (n, *shape); those of vectors in float64, which costs little there."""
         gradients = gradient.dense()
         return gradients.double() if len(self.basis.sizes) == 1 else gradients
 
-    def _form_of(self, left: Tensor, right: Tensor) -> Tensor:
-        """Forms of gradients whose coordinates have these factors, (m, p, t) and (m, q, t)."""
-        weights = self._inverse_for(left).reshape(self.basis.sizes[0], -1)
-        if left.shape[2] > 1:
-            return weighted_sum_of_squares(left @ right.mT, weights)
-        squares, others = (factor[..., 0].double().square() for factor in (left, right))
-        return ((squares @ weights.double()) * others).sum(1)
+    def _forms(self, gradient: LayerGradient, *, with_norm: bool) -> Tensor:
+        """Squared norms of the coordinates if wanted, and quadratic forms, (1 or 2, n) float64."""
+        if not gradient.contributions:
+            shape = (1 + with_norm, gradient.n)
+            return torch.zeros(shape, dtype=torch.float64, device=gradient.device)
+        if not self.form_reads_factors(gradient):
+            coordinates = self._coordinates(gradient)
+            weights = self._weights(coordinates.flat, with_norm=with_norm)
+            return weighted_sums_of_squares(coordinates, weights)
+        parts = []
+        for left, right in self._rotated_factors(gradient):
+            weights = self._weights(left, with_norm=with_norm)
+            if left.shape[2] > 1:
+                parts.append(weighted_sums_of_squares(Products(left, right), weights))
+            else:
+                parts.append(self._bilinear_forms(left[..., 0], right[..., 0], weights))
+        return torch.cat(parts, dim=1)
 
-    def _basis_for(self, like: Tensor) -> KroneckerBasis:
-        """The basis in the dtype, and on the device, of a tensor."""
+    def _weights(self, like: Tensor, *, with_norm: bool) -> list[Tensor | None]:
+        inverse = self._inverse_for(like)
+        return [None, inverse] if with_norm else [inverse]
+
+    def _bilinear_forms(
+        self, left: Tensor, right: Tensor, weights: Sequence[Tensor | None]
+    ) -> Tensor:
+        """The forms of outer products of (m, p) and (m, q), which need not be formed."""
+        squares, others = left.double().square(), right.double().square()
+        forms = [
+            squares.sum(1) * others.sum(1)
+            if w is None
+            else ((squares @ w.reshape(self.basis.sizes[0], -1).double()) * others).sum(1)
+            for w in weights
+        ]
+        return torch.stack(forms)
+
+    def _coordinates(self, gradient: LayerGradient) -> Rows:
+        gradients = self._formed(gradient)
+        return Rows(self._basis_for(gradients).rotate(gradients))
+
+    def _basis_for(self, like: Tensor | LayerGradient) -> KroneckerBasis:
+        """The basis in the dtype, and on the device, of a tensor or gradient."""
         key = ("basis", like.dtype, like.device)
         if key not in self._converted:
             self._converted[key] = self.basis.to(like)
@@ -116,34 +146,24 @@ class Rotated(Approximation):
     def _rotated_factors(self, gradient: LayerGradient) -> Iterator[tuple[Tensor, Tensor]]:
         """Blocks of coordinates as factors left (m, p, t) and right (m, q, t)."""
         _, positions = gradient.factor_layout() or (1, 1)
-        sizes = self.basis.sizes
-        numbers = sum(sizes)
-        if positions > 1:
-            numbers = max(math.prod(sizes), positions * math.prod(sizes[1:]))
+        numbers = positions * (self.basis.sizes[0] + math.prod(self.basis.sizes[1:]))
         for rows in row_blocks(gradient.n, numbers):
-            factors = gradient.factors(rows)
+            factors = gradient.factors(rows, self._basis_for(gradient).channels)
             left, right = self._basis_for(factors.left).rotate_factors(factors)
             yield left[:, 0], right[:, 0]
 
     def _squares(self, gradient: LayerGradient) -> Tensor:
         """Σ over samples of squared coordinates, ``basis.sizes``, float64."""
         if not self.form_reads_factors(gradient):
-            gradients = self._formed(gradient)
-            coordinates = self._basis_for(gradients).rotate(gradients)
-            return _sum_of_squares(coordinates)
+            return sum_of_squares_over_rows(self._coordinates(gradient)).reshape(self.basis.sizes)
         total = torch.zeros((), dtype=torch.float64, device=gradient.device)
         for left, right in self._rotated_factors(gradient):
             if left.shape[2] == 1:
-                total = total + (left[..., 0].square().mT @ right[..., 0].square()).double()
+                squares = (left[..., 0].square().mT @ right[..., 0].square()).double()
             else:
-                total = total + _sum_of_squares(left @ right.mT)
-        return total.reshape(self.basis.sizes)
-
-
-def _sum_of_squares(coordinates: Tensor) -> Tensor:
-    """Over rows, in float64; of a single row as they are."""
-    squares = coordinates.square()
-    return squares[0] if len(squares) == 1 else squares.sum(0, dtype=torch.float64)
+                squares = sum_of_squares_over_rows(Products(left, right))
+            total = total + squares.reshape(self.basis.sizes)
+        return total
 
 
 def without_rounding(eigenvalues: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from skgradood.fisher.approximation import FisherOptions
 from skgradood.fisher.basis import KroneckerBasis, eigenbasis
 from skgradood.fisher.rotated import Rotated, without_rounding
-from skgradood.fisher.squares import weighted_sum_of_squares
+from skgradood.fisher.squares import Rows, weighted_sums_of_squares
 from skgradood.fisher.views import mode_sizes
 from skgradood.gradients import LayerGradient
 
@@ -49,7 +49,8 @@ class Sketch(Rotated):
             return torch.zeros(gradient.n, dtype=torch.float64, device=gradient.device)
         sketched = self._sketched(gradient)
         coordinates = sketched @ self.directions.to(sketched)
-        return weighted_sum_of_squares(coordinates, self._inverse_for(sketched))
+        weights = [self._inverse_for(sketched)]
+        return weighted_sums_of_squares(Rows(coordinates), weights)[0]
 
     def whitened(self, gradients: Tensor) -> Tensor:
         raise ValueError(_NO_COORDINATES)
@@ -57,12 +58,9 @@ class Sketch(Rotated):
     def effective_dims(self) -> Tensor:
         raise ValueError(_NO_COORDINATES)
 
-    def form_reads_factors(self, gradient: LayerGradient) -> bool:
+    def form_reads_factors(self, gradient: LayerGradient, *, formed: bool = False) -> bool:
         layout = gradient.factor_layout()
         return layout is not None and layout.groups == 1 and len(self.basis.sizes) > 1
-
-    def sums_read_factors(self, gradient: LayerGradient) -> bool:
-        return self.form_reads_factors(gradient)
 
     def _sketched(self, gradient: LayerGradient) -> Tensor:
         """(n, size)."""

@@ -1,45 +1,158 @@
-"""Weighted sums of squares, row by row: quadratic forms in coordinates that diagonalise them."""
+"""Sums of squared coordinates, formed block by block so that a block is squared while in cache.
+
+Coordinates of m samples come as rows (m, k), or as factors left (m, p, t) and right (m, q, t) of
+them, k = pq, which are multiplied here: of a large layer all coordinates of one sample are more
+than a cache holds, and to write them, square them and weigh them one after the other takes three
+times as long as to do so in blocks.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# Longer rows are summed in pieces of this length, and the pieces in float64.
-_PIECE = 256
+from skgradood.gradients.contributions import BLOCK_NUMBERS
+
+# Numbers in a block; sums within one are in its own precision, between blocks in float64.
+_BLOCK = 1 << 18
+# Shorter rows are squared in float64, which costs little there.
 _LONG_ROW = 4096
+# Rows that are added in their own precision before they go into a sum in float64.
+_ROWS_A_SUM = 64
 
 
-def weighted_sum_of_squares(rows: Tensor, weights: Tensor) -> Tensor:
-    """Σ_j w_j r_ij² of every row, in one pass over the squares.
+class Block(NamedTuple):
+    """Squares (m, c) of some coordinates of some samples; gone when the next block comes."""
+
+    samples: slice
+    coordinates: slice
+    squares: Tensor
+
+
+class Rows:
+    """Coordinates as they are, (m, ...)."""
+
+    def __init__(self, rows: Tensor) -> None:
+        flat = rows.reshape(len(rows), -1)
+        self.flat = flat if flat.shape[1] > _LONG_ROW else flat.double()
+        self.shape = flat.shape
+
+    def blocks(self) -> Iterator[Block]:
+        """All coordinates, those of all samples one after the other."""
+        m, k = self.shape
+        spare = self.flat.new_empty(min(m * k, _BLOCK))
+        for coordinates in _slices(k, _BLOCK):
+            length = coordinates.stop - coordinates.start
+            for samples in _slices(m, _BLOCK // length):
+                part = self.flat[samples, coordinates]
+                squares = spare[: part.numel()].view(part.shape)
+                yield Block(samples, coordinates, torch.mul(part, part, out=squares))
+
+    def of(self, samples: slice) -> Rows:
+        """Those of some samples."""
+        return Rows(self.flat[samples])
+
+    def whole(self) -> Tensor:
+        """All at once, (m, k)."""
+        return self.flat
+
+    def exactly(self, sample: int) -> Tensor:
+        """One sample's in float64, (k,)."""
+        return self.flat[sample].double()
+
+
+class Products:
+    """Coordinates as sums of products, Σ_t left[m, p, t] right[m, q, t]."""
+
+    def __init__(self, left: Tensor, right: Tensor) -> None:
+        self.left, self.right = left, right
+        self.flat = left  # of the same dtype and device
+        self.shape = torch.Size((len(left), left.shape[1] * right.shape[1]))
+
+    def blocks(self) -> Iterator[Block]:
+        """All coordinates, those of all samples one after the other."""
+        m, p, q = len(self.left), self.left.shape[1], self.right.shape[1]
+        spare = self.left.new_empty(min(m * p * q, max(_BLOCK, q)))
+        for rows in _slices(p, _BLOCK // q):
+            length = rows.stop - rows.start
+            for samples in _slices(m, _BLOCK // (length * q)):
+                left, right = self.left[samples, rows], self.right[samples]
+                out = spare[: len(left) * length * q].view(len(left), length, q)
+                product = torch.bmm(left, right.mT, out=out)
+                squares = torch.mul(product, product, out=product).view(len(left), -1)
+                yield Block(samples, slice(rows.start * q, rows.stop * q), squares)
+
+    def of(self, samples: slice) -> Products:
+        """Those of some samples."""
+        return Products(self.left[samples], self.right[samples])
+
+    def whole(self) -> Tensor:
+        """All at once, (m, k)."""
+        return (self.left @ self.right.mT).flatten(1)
+
+    def exactly(self, sample: int) -> Tensor:
+        """One sample's in float64, (k,)."""
+        return (self.left[sample].double() @ self.right[sample].double().mT).flatten()
+
+
+def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor | None]) -> Tensor:
+    """Σ_j w_j r_ij² of every sample, for several weights.
 
     Parameters
     ----------
-    rows : Tensor of shape (m, ...)
-        In float32 or float64; what squares beyond its range is kept.
-    weights : Tensor of shape (...)
-        Not negative, of the same dtype.
+    source : Rows or Products
+        Coordinates in float32 or float64; what squares beyond its range is kept.
+    weights : sequence of (Tensor of k numbers, or None)
+        Not negative, of the dtype of the coordinates. None: all one.
 
     Returns
     -------
-    Tensor of shape (m,), float64
+    Tensor of shape (number of weights, m), float64
     """
-    flat, weights = rows.reshape(len(rows), -1), weights.reshape(-1)
-    if flat.shape[1] <= _LONG_ROW:
-        return flat.double().square() @ weights.double()
-    if not flat.is_cpu:  # where looking for rows that overflow would make the device wait
-        weighted = flat * weights.sqrt()
-        return torch.linalg.vector_norm(weighted, dim=1, dtype=torch.float64).square()
-    squares = flat.square()
-    whole = flat.shape[1] - flat.shape[1] % _PIECE
-    pieces = torch.einsum(
-        "mpk,pk->mp",
-        squares[:, :whole].unflatten(1, (-1, _PIECE)),
-        weights[:whole].unflatten(0, (-1, _PIECE)),
-    )
-    sums = pieces.sum(1, dtype=torch.float64)
-    if whole < flat.shape[1]:
-        sums = sums + (squares[:, whole:] * weights[whole:]).sum(1, dtype=torch.float64)
-    for row in (~sums.isfinite()).nonzero()[:, 0].tolist():
-        sums[row] = flat[row].double().square() @ weights.double()
+    flat = [w if w is None else w.reshape(-1).to(source.flat.dtype) for w in weights]
+    if not source.flat.is_cpu:  # where looking for rows that overflow would make the device wait
+        return torch.cat(
+            [torch.stack([_weighted_norms(rows, w) for w in flat]) for rows in _whole_rows(source)],
+            dim=1,
+        )
+    sums = torch.zeros(len(flat), source.shape[0], dtype=torch.float64)
+    for samples, coordinates, squares in source.blocks():
+        for total, w in zip(sums, flat, strict=True):
+            total[samples] += squares.sum(1) if w is None else squares @ w[coordinates]
+    for sample in (~sums.isfinite()).any(0).nonzero()[:, 0].tolist():
+        squares = source.exactly(sample).square()
+        for total, w in zip(sums, flat, strict=True):
+            total[sample] = squares.sum() if w is None else squares @ w.double()
     return sums
+
+
+def sum_of_squares_over_rows(source: Rows | Products) -> Tensor:
+    """Σ_i r_ij² of every coordinate, (k,) float64."""
+    if not source.flat.is_cpu:
+        parts = [rows.square().sum(0, dtype=torch.float64) for rows in _whole_rows(source)]
+        return torch.stack(parts).sum(0)
+    totals = torch.zeros(source.shape[1], dtype=torch.float64)
+    for samples in _slices(source.shape[0], _ROWS_A_SUM):
+        partial = source.flat.new_zeros(source.shape[1])
+        for _, coordinates, squares in source.of(samples).blocks():
+            partial[coordinates] += squares[0] if len(squares) == 1 else squares.sum(0)
+        totals += partial
+    return totals
+
+
+def _weighted_norms(rows: Tensor, weights: Tensor | None) -> Tensor:
+    weighted = rows if weights is None else rows * weights.sqrt()
+    return torch.linalg.vector_norm(weighted, dim=1, dtype=torch.float64).square()
+
+
+def _whole_rows(source: Rows | Products) -> Iterator[Tensor]:
+    m, k = source.shape
+    return (source.of(samples).whole() for samples in _slices(m, BLOCK_NUMBERS // k))
+
+
+def _slices(length: int, size: int) -> list[slice]:
+    size = max(1, size)
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]

@@ -18,6 +18,7 @@ from skgradood.gradients.contributions import (
     Factors,
     dense_where_distrusted,
     gram_norm,
+    in_basis,
     row_blocks,
     sum_of_squares,
 )
@@ -91,9 +92,15 @@ class ConvolutionContribution(Contribution):
         positions = self.patched.shape[1] * math.prod(self.pointwise.shape[3:])
         return FactorLayout(self.geometry.groups, positions)
 
-    def factors(self, rows: slice) -> Factors:
-        patches, points = self._factors(rows)
+    def factors(self, rows: slice, channels: Tensor | None = None) -> Factors:
+        patches, points = self._factors(rows, channels)
         return Factors(points, patches)
+
+    def prefers_factors(self) -> bool:
+        written = _READ * self.shape[0] * math.prod(self.shape[1:])
+        in_blocks = self._ways["patches"].microseconds - written
+        others = (self._ways[name].microseconds for name in self._DENSE if name != "patches")
+        return in_blocks < min(others) + written  # what is written is read again
 
     def _cheapest(self, names: Iterable[str]) -> str:
         return min(names, key=lambda name: self._ways[name].microseconds)
@@ -157,7 +164,8 @@ class ConvolutionContribution(Contribution):
 
     def _one_by_one(self, rows: slice) -> Tensor:
         """The ordinary weight gradient, a sample at a time: quickest for large layers."""
-        return torch.stack(list(self._each(rows)))
+        gradients = list(self._each(rows))
+        return torch.stack(gradients) if len(gradients) > 1 else gradients[0][None]
 
     def _each(self, rows: slice) -> Iterator[Tensor]:
         patched, pointwise = self.patched[rows], self.pointwise[rows]
@@ -176,9 +184,11 @@ class ConvolutionContribution(Contribution):
             trusted.append(block_trusted.reshape(-1, groups).all(1))
         return dense_where_distrusted(self, torch.cat(norms), torch.cat(trusted))
 
-    def _factors(self, rows: slice) -> tuple[Tensor, Tensor]:
+    def _factors(self, rows: slice, channels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Patches (m, groups, in / groups * kernel, positions) and points (…, out / groups, …)."""
         patched, pointwise = self.patched[rows], self.pointwise[rows]
+        if channels is not None:
+            patched = in_basis(patched, channels, 2)
         m, r = patched.shape[:2]
         groups, kernel, spatial = self.geometry.groups, self.shape[2:], pointwise.shape[3:]
         windows = unfold(patched.flatten(0, 1), kernel, spatial, self.geometry)

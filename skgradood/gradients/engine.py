@@ -193,11 +193,14 @@ class GradientEngine:
         if len(batch) == 1:
             strategy = LoopStrategy(self.module, self.log_likelihood)
         verifying = self.verify and not self._verified and not isinstance(strategy, LoopStrategy)
-        probe = SquaredNorms(layer_layout(self.module))
-        receiver = Both(reducer, probe) if verifying else reducer
-        receiver.begin(len(batch), batch.device)
-        values = strategy.run(batch, receiver)
-        if verifying:
+        if not verifying:
+            reducer.begin(len(batch), batch.device)
+            values = strategy.run(batch, reducer)
+        else:
+            probe = SquaredNorms(layer_layout(self.module))
+            receiver = Both(reducer, probe)
+            receiver.begin(len(batch), batch.device)
+            values = strategy.run(batch, receiver)
             disagreement = find_disagreement(
                 self.module, self.log_likelihood, batch, probe.current, values
             )

@@ -89,9 +89,16 @@ class LayerGradient:
             return None
         return self.contributions[0].factor_layout()
 
-    def factors(self, rows: slice = slice(None)) -> Factors:
-        """Factors of those products for the samples in ``rows``, where there is a layout."""
-        return self.contributions[0].factors(rows)
+    def factors(self, rows: slice = slice(None), channels: Tensor | None = None) -> Factors:
+        """Factors of those products for the samples in ``rows``, where there is a layout.
+
+        The weight's second dimension is multiplied with ``channels`` (size, k), if given.
+        """
+        return self.contributions[0].factors(rows, channels)
+
+    def prefers_factors(self) -> bool:
+        """Whether blocks of those products, which are not kept, are quicker than `dense`."""
+        return self.factor_layout() is not None and self.contributions[0].prefers_factors()
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Dense gradients of blocks of rows that fit the cache: ``(rows, (m, *shape))``."""

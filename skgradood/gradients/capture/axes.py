@@ -65,6 +65,8 @@ class BatchAxis:
 
     def rows(self, tensor: Tensor) -> Tensor:
         """(n, positions, features) for a tensor whose last dimension holds features."""
+        if self.dim == 0 and self.size == self.n:
+            return tensor.reshape(self.n, -1, tensor.shape[-1])
         return self.samples_first(tensor).reshape(self.n, -1, tensor.shape[-1])
 
     def sample_of_slice(self, device: torch.device | None = None) -> Tensor:

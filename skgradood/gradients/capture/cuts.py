@@ -117,9 +117,8 @@ class LinearCut(torch.autograd.Function):
             rows = factor_of(axis.rows(x), weight.value)
             weight.use.deliver(OuterContribution(rows, gradients, shape, ctx.transposed))
         if bias and bias.use:
-            bias.use.deliver(
-                DenseContribution(gradients.sum(1).reshape(axis.n, *bias.use.tensor.shape))
-            )
+            sums = gradients[:, 0] if gradients.shape[1] == 1 else gradients.sum(1)
+            bias.use.deliver(DenseContribution(sums.reshape(axis.n, *bias.use.tensor.shape)))
         x_gradient = None
         if ctx.needs_input_grad[1]:
             matrix = weight.value.mT if ctx.transposed else weight.value

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from skgradood.gradients.capture.axes import BatchAxis
 from skgradood.gradients.capture.cuts import AlignedCut, CopyCut, Operand
@@ -24,6 +23,7 @@ from skgradood.gradients.capture.functions import (
 from skgradood.gradients.capture.noise import RowNoise
 from skgradood.gradients.capture.propagation import AxisPropagation, tensors_in
 from skgradood.gradients.capture.recorder import Recorder
+from skgradood.gradients.capture.tensor_table import TensorTable
 from skgradood.gradients.errors import StrategyRefused
 
 _NONE: frozenset[str] = frozenset()
@@ -68,8 +68,8 @@ class CaptureMode(TorchFunctionMode):
         self._leaves: dict[int, frozenset[str]] = {
             id(p): frozenset((name,)) for name, p in recorder.parameters.items()
         }
-        self._derived = WeakTensorKeyDictionary()
-        self._axes = WeakTensorKeyDictionary()
+        self._derived: TensorTable[frozenset[str]] = TensorTable()
+        self._axes: TensorTable[BatchAxis | None] = TensorTable()
         self._overwritten: dict[int, Tensor] = {}
         self.mark(X, BatchAxis(0, len(X)))
 

@@ -1,0 +1,69 @@
+"""Squares summed block by block equal those of coordinates that are formed whole, in float64."""
+
+import pytest
+import torch
+
+from skgradood.fisher import squares
+from skgradood.fisher.squares import (
+    Products,
+    Rows,
+    sum_of_squares_over_rows,
+    weighted_sums_of_squares,
+)
+
+
+def factors(m, p, q, positions, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randn(m, p, positions, generator=generator, dtype=dtype)
+    right = torch.randn(m, q, positions, generator=generator, dtype=dtype)
+    return left, right, torch.rand(p * q, generator=generator, dtype=dtype)
+
+
+def sources(left, right):
+    product = left @ right.mT
+    return {"products": Products(left, right), "rows": Rows(product)}
+
+
+# Blocks of part of a row of the tensor's matrix, of some of its rows, and of several samples.
+@pytest.mark.parametrize("block", [5, 64, 1000, 1 << 18])
+@pytest.mark.parametrize("kind", ["products", "rows"])
+@pytest.mark.parametrize("shape", [(7, 13, 11, 3), (3, 40, 130, 6), (70, 2, 3, 2)])
+def test_sums_do_not_depend_on_the_blocks(monkeypatch, block, kind, shape):
+    monkeypatch.setattr(squares, "_BLOCK", block)
+    left, right, weights = factors(*shape, dtype=torch.float64)
+    source = sources(left, right)[kind]
+    expected = (left @ right.mT).flatten(1).square()
+
+    norms, forms = weighted_sums_of_squares(source, [None, weights])
+    torch.testing.assert_close(norms, expected.sum(1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(forms, expected @ weights, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        sum_of_squares_over_rows(source), expected.sum(0), rtol=1e-12, atol=0
+    )
+
+
+@pytest.mark.parametrize("kind", ["products", "rows"])
+def test_sums_in_float32_within_a_block_keep_six_digits(kind):
+    left, right, weights = factors(2, 600, 1100, 8)
+    source = sources(left, right)[kind]
+    expected = (left.double() @ right.double().mT).flatten(1).square()
+
+    norms, forms = weighted_sums_of_squares(source, [None, weights])
+    assert norms.dtype == forms.dtype == torch.float64
+    torch.testing.assert_close(norms, expected.sum(1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(forms, expected @ weights.double(), rtol=1e-6, atol=0)
+    over_rows = sum_of_squares_over_rows(source)
+    assert (over_rows - expected.sum(0)).abs().max() < 1e-6 * expected.sum(0).max()
+
+
+@pytest.mark.parametrize("kind", ["products", "rows"])
+def test_what_squares_beyond_float32_is_kept(kind):
+    left, right, weights = factors(3, 70, 90, 1)
+    left[1] *= 1e25
+    source = sources(left, right)[kind]
+    expected = (left.double() @ right.double().mT).flatten(1).square()
+
+    sums = weighted_sums_of_squares(source, [None, weights])
+    assert sums.isfinite().all()
+    expected = torch.stack([expected.sum(1), expected @ weights.double()])
+    torch.testing.assert_close(sums, expected, rtol=1e-6, atol=0)
