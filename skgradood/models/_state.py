@@ -67,6 +67,7 @@ TRAINING_OPTIONS = {
     "outliers": None,
     "outlier_loss": "softplus",
     "initial_model": None,
+    "supervised_weight": 1.0,
     "warm_start": False,
 }
 
