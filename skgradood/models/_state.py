@@ -66,9 +66,10 @@ TRAINING_OPTIONS = {
     "outliers": None,
     "outlier_loss": "softplus",
     "initial_model": None,
-    "supervised_weight": 1.0,
     "warm_start": False,
 }
+# A state without these is one of before they were there, or one that leaves them out.
+_DEFAULTS = TRAINING_OPTIONS | {"supervised_weight": 1.0}
 
 
 class NetState(BaseEstimator):
