@@ -123,6 +123,13 @@ def test_fit_summary(digits, tmp_path, capsys):
     assert load(out).score_samples(np.zeros((1, 12, 12), np.uint8)).shape == (1,)
 
 
+def test_a_spline_flow_of_rows(table_detector, tmp_path):
+    out = str(tmp_path / "det.skg")
+    arguments = ["fit", str(table_detector.parent / "train.csv"), "--out", out, "--epochs", "1"]
+    assert main([*arguments, "--model", "spline_flow"]) == 0
+    assert np.isfinite(load(out).score_samples(np.zeros((2, 3)))).all()
+
+
 @pytest.mark.parametrize("model", ["pixelcnn", "diffusion"])
 def test_other_models(model, digits, tmp_path):
     np.save(tmp_path / "few.npy", digits.train[:40])

@@ -18,7 +18,14 @@ from skgradood.baselines import baseline_detectors
 from skgradood.datasets import load_digits_ood
 from skgradood.detectors import ChiSquareJointDensity, ConformalDetector
 from skgradood.features import GradientNormTransformer
-from skgradood.models import VAE, DiagonalGaussian, GenerativeNet, Glow
+from skgradood.models import (
+    VAE,
+    DiagonalGaussian,
+    GenerativeNet,
+    Glow,
+    LinearFlow,
+    NeuralSplineFlow,
+)
 from skgradood.persistence import load, save
 
 
@@ -94,16 +101,21 @@ NETS = {
     "gaussian": lambda: GenerativeNet(DiagonalGaussian),
     "float64": lambda: GenerativeNet(DiagonalGaussian, dtype="float64", optimizer="sgd"),
     "optimizer class": lambda: GenerativeNet(DiagonalGaussian, optimizer=torch.optim.AdamW),
+    "linear flow": lambda: GenerativeNet(LinearFlow),
+    "spline flow": lambda: GenerativeNet(NeuralSplineFlow, module__n_layers=1, module__n_bins=4),
     "vae": lambda: GenerativeNet(VAE, module__latent_dim=3, module__width=4),
     "glow": lambda: GenerativeNet(
         Glow, module__n_levels=2, module__n_steps=1, module__hidden_channels=4
+    ),
+    "glow, dense": lambda: GenerativeNet(
+        Glow, module__conditioner="dense", module__n_steps=1, module__hidden_channels=4
     ),
 }
 
 
 @pytest.mark.parametrize("case", NETS)
 def test_nets(case, rows, digits, tmp_path):
-    X = digits.train[:40] if case in ("vae", "glow") else rows
+    X = digits.train[:40] if case.startswith(("vae", "glow")) else rows
     net = NETS[case]().set_params(max_epochs=1, random_state=0).fit(X)
     loaded = round_trip(net, tmp_path)
     np.testing.assert_array_equal(loaded.score_samples(X), net.score_samples(X))

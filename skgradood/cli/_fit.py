@@ -15,7 +15,15 @@ from sklearn.preprocessing import StandardScaler
 from skgradood.cli._console import complain, say
 from skgradood.cli._data import Samples, read_samples
 from skgradood.detectors import ConformalDetector
-from skgradood.models import VAE, GaussianDiffusion, GenerativeNet, Glow, PixelCNN, RealNVP
+from skgradood.models import (
+    VAE,
+    GaussianDiffusion,
+    GenerativeNet,
+    Glow,
+    NeuralSplineFlow,
+    PixelCNN,
+    RealNVP,
+)
 from skgradood.persistence import save
 from skgradood.pipeline import make_detector
 
@@ -25,6 +33,7 @@ _MODULES: dict[str, Any] = {
     "pixelcnn": PixelCNN,
     "diffusion": GaussianDiffusion,
     "real_nvp": RealNVP,
+    "spline_flow": NeuralSplineFlow,
 }
 # Where a module's own defaults are not what a detector wants.
 _PRESETS: dict[Any, dict[str, Any]] = {
@@ -32,6 +41,7 @@ _PRESETS: dict[Any, dict[str, Any]] = {
     GaussianDiffusion: {"module__noise": "shared"},
     # In units of the standardised columns: the flow then does not chase single training rows.
     RealNVP: {"module__noise": 0.1},
+    NeuralSplineFlow: {"module__noise": 0.1},
 }
 _MODEL_SHARE = 0.6  # the rest is halved: for the density, and for calibration
 _FEWEST_SAMPLES = 20
@@ -49,7 +59,7 @@ def fit(
         Path of the in-distribution data.
     out : str
         Path of the detector.
-    model : {"auto", "vae", "glow", "pixelcnn", "diffusion", "real_nvp"}
+    model : {"auto", "vae", "glow", "pixelcnn", "diffusion", "real_nvp", "spline_flow"}
         The likelihood model.
     alpha : float
         The false-positive rate.

@@ -124,7 +124,7 @@ def _add_fit(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--model",
-        choices=("auto", "vae", "glow", "pixelcnn", "diffusion", "real_nvp"),
+        choices=("auto", "vae", "glow", "pixelcnn", "diffusion", "real_nvp", "spline_flow"),
         default="auto",
         help="auto: a VAE for images, RealNVP for rows",
     )

@@ -4,6 +4,8 @@ from skgradood.models.diffusion import GaussianDiffusion
 from skgradood.models.gaussian import DiagonalGaussian
 from skgradood.models.generative_net import GenerativeNet
 from skgradood.models.glow import Glow
+from skgradood.models.linear_flow import LinearFlow
+from skgradood.models.neural_spline_flow import NeuralSplineFlow
 from skgradood.models.pixel_cnn import PixelCNN
 from skgradood.models.real_nvp import RealNVP
 from skgradood.models.vae import VAE
@@ -14,6 +16,8 @@ __all__ = [
     "GaussianDiffusion",
     "GenerativeNet",
     "Glow",
+    "LinearFlow",
+    "NeuralSplineFlow",
     "PixelCNN",
     "RealNVP",
 ]

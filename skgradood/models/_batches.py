@@ -92,7 +92,9 @@ def evaluate_in_batches(
     return np.concatenate(values)
 
 
-def sample_in_batches(module: nn.Module, n: int, *, batch_size: int, seed: int) -> np.ndarray:
+def sample_in_batches(
+    module: nn.Module, n: int, *, batch_size: int, seed: int, **options: Any
+) -> np.ndarray:
     """Draw from a module, a batch at a time.
 
     Parameters
@@ -105,6 +107,8 @@ def sample_in_batches(module: nn.Module, n: int, *, batch_size: int, seed: int) 
         Samples a batch.
     seed : int
         Of one generator for all batches.
+    **options
+        Further arguments of the module's ``sample``.
 
     Returns
     -------
@@ -122,4 +126,6 @@ def sample_in_batches(module: nn.Module, n: int, *, batch_size: int, seed: int) 
     generator = torch.Generator(next(module.parameters()).device).manual_seed(seed)
     draw = cast("Callable[..., Tensor]", module.sample)
     sizes = [min(batch_size, n - start) for start in range(0, n, batch_size)]
-    return np.concatenate([draw(size, generator=generator).cpu().numpy() for size in sizes])
+    return np.concatenate(
+        [draw(size, generator=generator, **options).cpu().numpy() for size in sizes]
+    )

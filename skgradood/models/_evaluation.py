@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from skgradood.gradients import LogLikelihood
-from skgradood.gradients.capture.functions import RANDOM
-from skgradood.gradients.capture.noise import RowNoise
-from skgradood.gradients.state import evaluation_state, global_rng_states, isolated_rng
+from skgradood.gradients.state import evaluation_state, isolated_rng
 from skgradood.models._batches import evaluate_in_batches, resolve_device
 from skgradood.models._fitted import LikelihoodModel
+from skgradood.models._row_noise import with_row_noise
 
 # The method of a module whose log-likelihood is a sum of named parts, such as a flow's scales.
 CONTRIBUTIONS = "log_prob_contributions"
@@ -140,7 +138,7 @@ def _evaluate(
 ) -> np.ndarray:
     with module_at_rest(model, device) as (module, home):
         return evaluate_in_batches(
-            lambda batch: _with_row_noise(function, module, batch, row_seeds),
+            lambda batch: with_row_noise(function, module, batch, row_seeds),
             inputs,
             batch_size=evaluation_batch_size(inputs, batch_size),
             device=home,
@@ -173,40 +171,3 @@ def evaluation_batch_size(X: Tensor, batch_size: int | str) -> int:
         return int(batch_size)
     fitting = _BATCH_NUMBERS // max(1, X[0].numel())
     return int(np.clip(fitting, _SMALLEST_BATCH, _LARGEST_BATCH))
-
-
-def _with_row_noise(
-    function: Callable[[nn.Module, Tensor, torch.Generator], Tensor],
-    module: nn.Module,
-    X: Tensor,
-    row_seeds: Callable[[Tensor], list[int]],
-) -> Tensor:
-    noise = RowNoise(X, row_seeds)
-    before = [noise.generator.get_state(), *global_rng_states()]
-    with _RowNoiseMode(noise):
-        values = function(module, X, noise.generator)
-    after = [noise.generator.get_state(), *global_rng_states()]
-    if all(map(torch.equal, before, after)):
-        return values
-    # Numbers were drawn that cannot be given to rows one by one: each row has a pass of its own.
-    alone = []
-    for i, seed in enumerate(row_seeds(X)):
-        generator = torch.Generator(device=X.device).manual_seed(seed)
-        with isolated_rng(seed):
-            alone.append(function(module, X[i : i + 1], generator))
-    return torch.cat(alone)
-
-
-class _RowNoiseMode(TorchFunctionMode):
-    """Replaces what is drawn for a batch by what each row draws."""
-
-    def __init__(self, noise: RowNoise) -> None:
-        super().__init__()
-        self.noise = noise
-
-    def __torch_function__(
-        self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        drawn = self.noise.draw(function, args, kwargs) if function in RANDOM else None
-        return function(*args, **kwargs) if drawn is None else drawn

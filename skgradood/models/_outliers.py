@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from skgradood.models._batches import evaluate_in_batches
 from skgradood.models._inputs import as_module_input
 from skgradood.models._pretrained import pretrained_module
-from skgradood.models._training import LikelihoodTrainer
+from skgradood.models._training import LikelihoodTrainer, Losses
 from skgradood.utils.validation import check_samples
 
 # A batch with a smaller share of finite values is no estimate of anything (Schirrmeister 2020).
@@ -240,18 +240,16 @@ class OutlierTrainer(LikelihoodTrainer):
     n_seen_: int = 0
     n_skipped_: int = 0
 
-    @property
-    def _default_callbacks(self) -> list[tuple[str, Any]]:
-        callbacks = [pair for pair in super()._default_callbacks if pair[0] != "train_loss"]
-        means = [
-            (name, _MeanOfBatches(name=name, on_train=True))
-            for name in ("train_loss", "outlier_loss")
-        ]
-        return [*means, *callbacks]
+    mean_of_batches = _MeanOfBatches
 
-    def train(self, X: Tensor) -> LikelihoodTrainer:
+    @property
+    def parts_of_loss(self) -> tuple[str, ...]:
+        """What is recorded of every batch besides its loss."""
+        return ("outlier_loss", *super().parts_of_loss)
+
+    def train(self, X: Tensor, y: Tensor | None = None) -> LikelihoodTrainer:
         """Run the training loop, and say how much was left out."""
-        super().train(X)
+        super().train(X, y)
         if self.n_left_out_ or self.n_skipped_:
             warnings.warn(
                 f"in training with outliers, {self.n_left_out_} of {self.n_seen_} log-likelihoods "
@@ -275,19 +273,20 @@ class OutlierTrainer(LikelihoodTrainer):
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
         """Compute the loss of a batch and of as many outliers, and its gradient."""
         self._set_training(True)
-        inliers, _ = unpack_data(batch)
+        inliers, labels = unpack_data(batch)
         outliers, log_p_general = self.outliers_.draw(len(inliers))
-        losses_in, _ = self._finite_losses(inliers)
-        losses_out, kept = self._finite_losses(outliers)
-        values = _Batch(-losses_in, -losses_out, log_p_general.to(losses_out)[kept])
+        losses_in, _ = self._finite_losses(inliers, labels)
+        losses_out, kept = self._finite_losses(outliers, None)
+        log_p_out = losses_out.log_prob
+        values = _Batch(losses_in.log_prob, log_p_out, log_p_general.to(log_p_out)[kept])
         outlier_loss = self.outliers_.loss(values, self.outliers_.options).mean()
-        loss = losses_in.mean() + outlier_loss
+        loss = self.with_supervision(losses_in).mean() + outlier_loss
         loss.backward()
         gradients = [p.grad for _, p in self.get_all_learnable_params() if p.grad is not None]
         if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
             raise _SkippedBatch
         self.history.record_batch("outlier_loss", outlier_loss.item())
-        return {"loss": loss, "y_pred": losses_in}
+        return {"loss": loss, "y_pred": losses_in.likelihood}
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Refuse to go on if nothing is learnt.
@@ -302,10 +301,10 @@ class OutlierTrainer(LikelihoodTrainer):
             raise self.diverged("every batch was skipped")
         super().on_epoch_end(net, **kwargs)
 
-    def _finite_losses(self, X: Tensor) -> tuple[Tensor, Tensor]:
+    def _finite_losses(self, X: Tensor, y: Tensor | None) -> tuple[Losses, Tensor]:
         """Losses that are finite, and which those are, (n,) bool."""
-        losses = self.infer(X)
-        finite = torch.isfinite(losses)
+        losses = self.losses(X, y)
+        finite = losses.finite
         n_finite = int(finite.sum())
         self.n_seen_ += len(X)
         self.n_left_out_ += len(X) - n_finite
@@ -313,7 +312,8 @@ class OutlierTrainer(LikelihoodTrainer):
             raise _SkippedBatch
         if n_finite < len(X):
             # Evaluated without the others, whose infinite derivatives times zero would be NaN.
-            losses = self.infer(X[finite.to(X.device)])
-            if not torch.isfinite(losses).all():
+            kept = finite.to(X.device)
+            losses = self.losses(X[kept], None if y is None else y[kept])
+            if not losses.finite.all():
                 raise _SkippedBatch
         return losses, finite

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -52,7 +53,8 @@ def copy_weights(model: Any, module: nn.Module) -> None:
     model : GenerativeNet, FrozenEstimator or nn.Module
         As for `pretrained_module`. Not changed.
     module : nn.Module
-        Changed in place; keeps its own dtype.
+        Changed in place; keeps its own dtype. With ``adapted(state) -> state`` it can take the
+        state of a somewhat different one.
 
     Raises
     ------
@@ -60,6 +62,8 @@ def copy_weights(model: Any, module: nn.Module) -> None:
         If the two do not have the same tensors.
     """
     source = pretrained_module(model, "initial_model").state_dict()
+    if hasattr(module, "adapted"):
+        source = cast("Callable[..., Any]", module.adapted)(source)
     target = module.state_dict()
     different = sorted(
         key

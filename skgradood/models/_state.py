@@ -61,14 +61,15 @@ class ModuleRecipe:
         return module.to(self.dtype)
 
 
-# Options that take part in training only, with their defaults. A state without them is one of
-# before they were there, or one that leaves them out.
+# Options that take part in training only, and may be large or hold data, with their defaults.
 TRAINING_OPTIONS = {
     "outliers": None,
     "outlier_loss": "softplus",
     "initial_model": None,
     "warm_start": False,
 }
+# A state without these is one of before they were there, or one that leaves them out.
+_DEFAULTS = TRAINING_OPTIONS | {"supervised_weight": 1.0}
 
 
 class NetState(BaseEstimator):
@@ -81,15 +82,15 @@ class NetState(BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         state.pop("net_", None)
-        for name, default in TRAINING_OPTIONS.items():
-            if state[name] is default:
+        for name, default in _DEFAULTS.items():
+            if type(state[name]) is type(default) and state[name] == default:
                 del state[name]
         if "module_" in state:
             state["module_"] = to_arrays(state["module_"])
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(TRAINING_OPTIONS | state)
+        super().__setstate__(_DEFAULTS | state)
         if "module_" in state:
             self.module_ = restore(self._recipe, state["module_"], self.device)
 

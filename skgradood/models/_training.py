@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import EarlyStopping, EpochTimer, PassthroughScoring, PrintLog
+from skorch.dataset import unpack_data
 from torch import Tensor, nn
 
 from skgradood.models._clipping import AdaptiveClipping
@@ -29,22 +30,24 @@ class TensorDataset(torch.utils.data.Dataset):
     Parameters
     ----------
     X : Tensor of shape (n, ...)
-    y : None
-        Part of skorch's convention; a likelihood has no target.
+    y : Tensor of shape (n,), optional
+        Numbers of classes, for a module that is trained with labels.
     """
 
-    def __init__(self, X: Tensor, y: None = None) -> None:
+    def __init__(self, X: Tensor, y: Tensor | None = None) -> None:
         self.X = X
+        self.y = torch.zeros(len(X)) if y is None else y
 
     def __len__(self) -> int:
         return len(self.X)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.X[index], 0
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.X[index], self.y[index]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Fetch a batch; torch's loaders call this instead of collating single samples."""
-        return self.X[torch.as_tensor(indices)], torch.zeros(len(indices))
+        chosen = torch.as_tensor(indices)
+        return self.X[chosen], self.y[chosen]
 
 
 def keep_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -52,18 +55,68 @@ def keep_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return batch
 
 
+class Losses(NamedTuple):
+    """Losses of the samples in a batch, nats.
+
+    Parameters
+    ----------
+    likelihood : Tensor of shape (n,)
+        Negative log-likelihood, that of the label included.
+    cross_entropy : Tensor of shape (n,) or None
+        Negative log-probability of the label given the sample, if there is one.
+    """
+
+    likelihood: Tensor
+    cross_entropy: Tensor | None = None
+
+    @property
+    def log_prob(self) -> Tensor:
+        """Log-likelihoods of the samples without their labels, (n,)."""
+        if self.cross_entropy is None:
+            return -self.likelihood
+        return self.cross_entropy - self.likelihood
+
+    @property
+    def finite(self) -> Tensor:
+        """Which are finite, (n,) bool."""
+        return torch.isfinite(self.log_prob) & torch.isfinite(self.likelihood)
+
+
 class LikelihoodTrainer(NeuralNet):
     """A skorch net that trains a module of the package's convention.
 
     The loss is the batch mean of ``module.training_loss(X)``, or of ``-module.log_prob(X)`` where
     there is none; validation always measures ``-module.log_prob(X)``. Nats per sample.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As for a skorch net.
+    supervised_weight : float or None, default=None
+        With it, training minimises ``-log p(x, y) - supervised_weight * log p(y | x)``, which the
+        module gives by ``labelled_training_loss(X, y)``.
     """
+
+    mean_of_batches: type[PassthroughScoring] = PassthroughScoring
+
+    def __init__(self, *args: Any, supervised_weight: float | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.supervised_weight = supervised_weight
+
+    @property
+    def parts_of_loss(self) -> tuple[str, ...]:
+        """What is recorded of every batch besides its loss."""
+        return () if self.supervised_weight is None else ("supervised_loss",)
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Any]]:
+        means = [
+            (name, self.mean_of_batches(name=name, on_train=True))
+            for name in ("train_loss", *self.parts_of_loss)
+        ]
         return [
             ("epoch_timer", EpochTimer()),
-            ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
+            *means,
             ("valid_loss", PassthroughScoring(name="valid_loss")),
             ("gradient_clipping", AdaptiveClipping()),
             *_PROGRESS[self.verbose](),
@@ -95,6 +148,30 @@ class LikelihoodTrainer(NeuralNet):
             )
         return -values if method == "log_prob" else values
 
+    def losses(self, X: Tensor, y: Tensor | None) -> Losses:
+        """Losses of a training batch, its labels included if they are trained with."""
+        if self.supervised_weight is None or y is None:
+            return Losses(self.infer(X))
+        labelled_loss = cast("Callable[..., Any]", self.module_.labelled_training_loss)
+        return Losses(*labelled_loss(X.to(self.device), y.to(self.device)))
+
+    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
+        """Compute the loss of a batch and its gradient."""
+        self._set_training(True)
+        X, y = unpack_data(batch)
+        losses = self.losses(X, y)
+        loss = self.get_loss(self.with_supervision(losses), y, X=X, training=True)
+        loss.backward()
+        return {"loss": loss, "y_pred": losses.likelihood}
+
+    def with_supervision(self, losses: Losses) -> Tensor:
+        """The sum of both losses, (n,); the mean of the second goes into the history."""
+        if losses.cross_entropy is None or self.supervised_weight is None:
+            return losses.likelihood
+        supervised = self.supervised_weight * losses.cross_entropy
+        self.history.record_batch("supervised_loss", supervised.mean().item())
+        return losses.likelihood + supervised
+
     def get_loss(
         self, y_pred: Tensor, y_true: Any, X: Any = None, training: bool = False
     ) -> Tensor:
@@ -119,20 +196,22 @@ class LikelihoodTrainer(NeuralNet):
             "this fit."
         )
 
-    def train(self, X: Tensor) -> LikelihoodTrainer:
+    def train(self, X: Tensor, y: Tensor | None = None) -> LikelihoodTrainer:
         """Run the training loop; unlike skorch's own, an interruption is passed on.
 
         Parameters
         ----------
         X : Tensor of shape (n, ...)
+        y : Tensor of shape (n,), optional
+            Numbers of classes.
         """
-        self.notify("on_train_begin", X=X, y=None)
+        self.notify("on_train_begin", X=X, y=y)
         try:
-            self.fit_loop(X)
+            self.fit_loop(X, y)
         except KeyboardInterrupt as interruption:
             if not _is_early_stop(interruption):
                 raise
-        self.notify("on_train_end", X=X, y=None)
+        self.notify("on_train_end", X=X, y=y)
         return self
 
     def resume(self, optimizer_state: dict[str, Any]) -> None:

@@ -64,6 +64,19 @@ class DiagonalGaussian(nn.Module):
         return (-0.5 * z**2 - self.log_scale - 0.5 * math.log(2 * math.pi)).sum(dim=1)
 
     @torch.no_grad()
+    def fisher_information(self) -> Tensor:
+        """The Fisher information of one row, in closed form.
+
+        Returns
+        -------
+        Tensor of shape (2 d, 2 d)
+            Rows and columns in the order of ``parameters()``: ``mean``, ``log_scale``. Nats
+            squared over squared units of the parameters.
+        """
+        of_mean = (-2 * self.log_scale).exp()
+        return torch.diag(torch.cat([of_mean, torch.full_like(of_mean, 2)]))
+
+    @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw rows, (n, d).
 

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import DensityMixin, _fit_context
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skgradood.gradients.state import isolated_rng
 from skgradood.models import _state
 from skgradood.models._batches import (
     draw_seed,
-    evaluate_in_batches,
     resolve_device,
-    sample_in_batches,
 )
+from skgradood.models._classes import encode_labels, find_classes, is_class_conditional
 from skgradood.models._inputs import as_module_input, check_input_kind
 from skgradood.models._keywords import HandsOn, arguments_for, check_keywords
 from skgradood.models._outliers import OUTLIER_LOSSES, OutlierTrainer, outlier_source
 from skgradood.models._pretrained import copy_weights
+from skgradood.models._trained import TrainedModule
 from skgradood.models._training import OPTIMIZERS, LikelihoodTrainer, at_rest, make_trainer
 from skgradood.utils.atomic import untouched_by_failure
 from skgradood.utils.validation import check_and_remember_samples
@@ -38,14 +36,15 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _VALUES_TO_INITIALIZE = 2**18
 
 
-class GenerativeNet(_state.NetState, DensityMixin, HandsOn):
+class GenerativeNet(_state.NetState, TrainedModule, DensityMixin, HandsOn):
     """Train a generative module by maximum likelihood and use it as a density estimator.
 
     Any ``torch.nn.Module`` with a method ``log_prob(X) -> (n,)`` in nats will do; training runs on
     skorch. Optional members of the module: ``training_loss(X) -> (n,)`` (default
     ``-log_prob(X)``), ``sample(n, generator=None)``, ``initialize(X)`` for data-dependent
     initialisation, ``input_kind`` (``"image"`` for uint8 images, ``"continuous"`` for floats) and
-    a constructor argument ``input_shape``, filled in from the data.
+    a constructor argument ``input_shape``, filled in from the data. A module with ``n_classes``
+    that is not None and ``labelled_training_loss(X, y)``, such as `Glow`, is trained with labels.
 
     Parameters
     ----------
@@ -86,6 +85,9 @@ class GenerativeNet(_state.NetState, DensityMixin, HandsOn):
         A fitted model whose weights training begins with, in place of ``initialize``.
     warm_start : bool, default=False
         Whether `fit` goes on from the last fit, as `partial_fit` does.
+    supervised_weight : float, default=1.0
+        Where labels are trained with, the loss of a sample is
+        ``-log p(x, y) - supervised_weight * log p(y | x)`` [1]_.
     **kwargs
         ``module__x`` goes to the module, ``optimizer__x`` to the optimizer, ``iterator_train__x``
         and ``iterator_valid__x`` to the data loaders, ``outliers__x`` to the outlier loss;
@@ -105,7 +107,9 @@ class GenerativeNet(_state.NetState, DensityMixin, HandsOn):
         Names of the columns, if X was a DataFrame.
     history_ : list of dict
         For every epoch: ``epoch``, ``train_loss``, ``valid_loss`` (nats per sample) and whatever
-        callbacks record; ``outlier_loss`` is a part of ``train_loss``.
+        callbacks record; ``outlier_loss`` and ``supervised_loss`` are parts of ``train_loss``.
+    classes_ : ndarray of shape (n_classes,)
+        The different labels, in the order of the module's classes; only after training with them.
 
     References
     ----------
@@ -139,6 +143,7 @@ class GenerativeNet(_state.NetState, DensityMixin, HandsOn):
         "outlier_loss": [StrOptions(set(OUTLIER_LOSSES))],
         "initial_model": [object],
         "warm_start": ["boolean"],
+        "supervised_weight": [Interval(Real, 0, None, closed="left")],
     }
 
     module_: nn.Module
@@ -163,6 +168,7 @@ class GenerativeNet(_state.NetState, DensityMixin, HandsOn):
         outlier_loss: str = "softplus",
         initial_model: Any = None,
         warm_start: bool = False,
+        supervised_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
         self.module = module
@@ -179,6 +185,7 @@ class GenerativeNet(_state.NetState, DensityMixin, HandsOn):
         self.outlier_loss = outlier_loss
         self.initial_model = initial_model
         self.warm_start = warm_start
+        self.supervised_weight = supervised_weight
         self.__dict__.update(kwargs)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -189,8 +196,8 @@ class GenerativeNet(_state.NetState, DensityMixin, HandsOn):
         ----------
         X : array-like of shape (n, d), (n, H, W), (n, C, H, W) or (n, H, W, C)
             Rows or uint8 images; flat rows are reshaped if ``module__input_shape`` is given.
-        y : ignored
-            Part of scikit-learn's convention.
+        y : array-like of shape (n,) or None, default=None
+            Labels, numbers or strings, for a module with classes. Every other module ignores them.
 
         Returns
         -------
@@ -201,11 +208,11 @@ class GenerativeNet(_state.NetState, DensityMixin, HandsOn):
         TypeError
             For a keyword argument that nothing takes, or a module without ``log_prob``.
         ValueError
-            If X is not what the module takes.
+            If X is not what the module takes, or y not the labels of its classes.
         RuntimeError
             If training diverges. An earlier fit is then still in place, as after an interruption.
         """
-        return self._train(X, fresh=not (self.warm_start and self.__sklearn_is_fitted__()))
+        return self._train(X, y, fresh=not (self.warm_start and self.__sklearn_is_fitted__()))
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> GenerativeNet:
@@ -215,97 +222,21 @@ class GenerativeNet(_state.NetState, DensityMixin, HandsOn):
         ----------
         X : array-like
             As in `fit`.
-        y : ignored
-            Part of scikit-learn's convention.
+        y : array-like of shape (n,) or None, default=None
+            As in `fit`; all of ``classes_`` need not be there.
 
         Returns
         -------
         self
         """
-        return self._train(X, fresh=not self.__sklearn_is_fitted__())
+        return self._train(X, y, fresh=not self.__sklearn_is_fitted__())
 
-    def score_samples(self, X: Any) -> np.ndarray:
-        """Log-likelihood of every sample.
-
-        Parameters
-        ----------
-        X : array-like
-            As in `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
-            Nats, summed over the dimensions of a sample.
-        """
-        check_is_fitted(self)
-        return evaluate_in_batches(
-            cast("Callable[[Tensor], Tensor]", self.module_.log_prob),
-            as_module_input(self._check_samples(X, reset=False), self.module_),
-            batch_size=self.batch_size,
-            device=next(self.module_.parameters()).device,
-        )
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean log-likelihood in nats.
-
-        Parameters
-        ----------
-        X : array-like
-            As in `fit`.
-        y : ignored
-            Part of scikit-learn's convention.
-
-        Returns
-        -------
-        float
-        """
-        return float(self.score_samples(X).mean())
-
-    def bits_per_dim(self, X: Any) -> np.ndarray:
-        """Negative log-likelihood in bits, divided by the number of dimensions.
-
-        Parameters
-        ----------
-        X : array-like
-            As in `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
-        """
-        return -self.score_samples(X) / (self.n_features_in_ * math.log(2))
-
-    def sample(self, n: int, random_state: Any = None) -> np.ndarray:
-        """Draw samples from the model.
-
-        Parameters
-        ----------
-        n : int
-            How many.
-        random_state : int, RandomState or None, default=None
-            Seed of the draw.
-
-        Returns
-        -------
-        ndarray of shape (n, ...)
-            uint8 from a model of images, the module's floating dtype from one of rows.
-
-        Raises
-        ------
-        AttributeError
-            If the module has no ``sample`` method.
-        """
-        check_is_fitted(self)
-        return sample_in_batches(
-            self.module_, n, batch_size=self.batch_size, seed=draw_seed(random_state)
-        )
-
-    def _train(self, X: Any, *, fresh: bool) -> GenerativeNet:
+    def _train(self, X: Any, y: Any, *, fresh: bool) -> GenerativeNet:
         with untouched_by_failure(self):
-            self._train_in_place(X, fresh=fresh)
+            self._train_in_place(X, y, fresh=fresh)
         return self
 
-    def _train_in_place(self, X: Any, *, fresh: bool) -> None:
+    def _train_in_place(self, X: Any, y: Any, *, fresh: bool) -> None:
         check_keywords(self._handed_on())
         device = resolve_device(self.device)
         history = [] if fresh else self.history_
@@ -321,19 +252,35 @@ class GenerativeNet(_state.NetState, DensityMixin, HandsOn):
             else:
                 module = copy.deepcopy(self.module_)
             inputs = as_module_input(samples, module)
+            labels = self._number_labels(y, len(samples), module, fresh=fresh)
             module = module.to(device)
             initialize = getattr(module, "initialize", None)
             if fresh and self.initial_model is not None:
                 copy_weights(self.initial_model, module)
             elif fresh and initialize is not None:
                 initialize(self._first_batch(inputs).to(device))
-            trainer = self._make_trainer(module, device)
+            trainer = self._make_trainer(module, device, labelled=labels is not None)
             if not fresh and hasattr(self, "net_"):
                 trainer.resume(self.net_.optimizer_.state_dict())
-            trainer.train(inputs)
+            trainer.train(inputs, labels)
         self.net_ = trainer
         self.module_ = at_rest(module)
         self.history_ = history + trainer.epochs(first=len(history) + 1)
+
+    def _number_labels(
+        self, y: Any, n_samples: int, module: nn.Module, *, fresh: bool
+    ) -> Tensor | None:
+        """Labels as numbers of classes, (n,); None for a module that takes none.
+
+        A fresh fit finds ``classes_``, a later one compares with them.
+        """
+        if fresh and hasattr(self, "classes_"):
+            del self.classes_
+        if not is_class_conditional(module):
+            return None
+        if fresh:
+            self.classes_ = find_classes(y, module)
+        return torch.from_numpy(encode_labels(y, self.classes_, n_samples, module))
 
     def _check_samples(self, X: Any, *, reset: bool) -> np.ndarray:
         shape = self._handed_on().get("module__input_shape") if reset else self.input_shape_
@@ -349,13 +296,16 @@ class GenerativeNet(_state.NetState, DensityMixin, HandsOn):
         n = max(self.batch_size, _VALUES_TO_INITIALIZE // self.n_features_in_)
         return inputs[torch.randperm(len(inputs))[:n]]
 
-    def _make_trainer(self, module: nn.Module, device: torch.device) -> LikelihoodTrainer:
+    def _make_trainer(
+        self, module: nn.Module, device: torch.device, *, labelled: bool
+    ) -> LikelihoodTrainer:
         handed_on = self._handed_on()
         apart = ("module__", "outliers__")
         options = {key: v for key, v in handed_on.items() if not key.startswith(apart)}
         trainer = make_trainer(
             module,
             kind=LikelihoodTrainer if self.outliers is None else OutlierTrainer,
+            supervised_weight=self.supervised_weight if labelled else None,
             optimizer=self.optimizer,
             lr=self.lr,
             max_epochs=self.max_epochs,

@@ -14,7 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from skgradood.models import VAE, DiagonalGaussian, GaussianDiffusion, Glow, PixelCNN, RealNVP
+from skgradood.models import (
+    VAE,
+    DiagonalGaussian,
+    GaussianDiffusion,
+    Glow,
+    LinearFlow,
+    NeuralSplineFlow,
+    PixelCNN,
+    RealNVP,
+)
 from tests.gradients import hard_modules, modules, recurrent_modules
 from tests.gradients.operations import USES
 
@@ -201,6 +210,10 @@ CASES: dict[str, Case] = {
     "noise_from_generator": _density(lambda: modules.Noisy(5, explicit=True), (4, 5)),
     "noise_from_global_generator": _density(lambda: modules.Noisy(5, explicit=False), (4, 5)),
     "diagonal_gaussian": _density(lambda: DiagonalGaussian(input_shape=(4,)), (5, 4)),
+    "linear_flow_triangular": _density(lambda: LinearFlow(input_shape=(4,)), (5, 4)),
+    "neural_spline_flow": _density(
+        lambda: NeuralSplineFlow(input_shape=(4,), n_layers=2, hidden=8, n_bins=4), (5, 4)
+    ),
     "real_nvp": _density(lambda: RealNVP(input_shape=(4,), n_layers=3, hidden=8), (5, 4)),
     "vae": _images(
         lambda: VAE(input_shape=(1, 9, 8), latent_dim=4, width=4), (3, 1, 9, 8)
@@ -218,6 +231,19 @@ CASES: dict[str, Case] = {
             coupling="additive", permutation="plain", learned_prior=False,
         ),
         (3, 3, 4, 4),
+    ),
+    "glow_dense": _images(
+        lambda: Glow(
+            input_shape=(1, 4, 4), n_levels=2, n_steps=2, hidden_channels=6, conditioner="dense"
+        ),
+        (3, 1, 4, 4),
+    ),
+    "glow_local_classes": _images(
+        lambda: Glow(
+            input_shape=(1, 8, 8), n_levels=2, n_steps=2, hidden_channels=6, conditioner="local",
+            n_classes=3,
+        ),
+        (3, 1, 8, 8),
     ),
     "pixel_cnn": _images(
         lambda: PixelCNN((1, 5, 4), width=4, n_layers=1, kernel_size=3), (3, 1, 5, 4)

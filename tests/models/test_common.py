@@ -6,16 +6,30 @@ import numpy as np
 import pytest
 import torch
 
-from skgradood.models import VAE, DiagonalGaussian, GaussianDiffusion, Glow, PixelCNN, RealNVP
+from skgradood.models import (
+    VAE,
+    DiagonalGaussian,
+    GaussianDiffusion,
+    Glow,
+    LinearFlow,
+    NeuralSplineFlow,
+    PixelCNN,
+    RealNVP,
+)
 
 MODELS = {
     "diagonal gaussian": lambda: DiagonalGaussian((4,)),
+    "linear flow": lambda: LinearFlow((4,)),
+    "spline flow": lambda: NeuralSplineFlow((4,), n_layers=2, hidden=8),
     "real nvp": lambda: RealNVP((4,), n_layers=2, hidden=8),
     "vae": lambda: VAE((1, 8, 8), latent_dim=3, width=4),
     "glow": lambda: Glow((1, 8, 8), n_steps=2, hidden_channels=4),
     "glow, plain, additive": lambda: Glow(
         (1, 8, 8), n_steps=2, hidden_channels=4, permutation="plain", coupling="additive"
     ),
+    "glow, dense": lambda: Glow((1, 8, 8), n_steps=2, hidden_channels=16, conditioner="dense"),
+    "glow, local": lambda: Glow((1, 8, 8), n_steps=2, hidden_channels=4, conditioner="local"),
+    "glow, classes": lambda: Glow((1, 8, 8), n_steps=2, hidden_channels=4, n_classes=3),
     "pixel cnn": lambda: PixelCNN((1, 8, 8), width=4, n_layers=2),
     "pixel cnn, mixture": lambda: PixelCNN(
         (3, 8, 8), likelihood="logistic_mixture", width=4, n_layers=2

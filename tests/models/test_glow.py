@@ -10,6 +10,7 @@ from torch.distributions import Normal
 
 from skgradood.models import Glow
 from skgradood.models.glow.actnorm import ActNorm
+from skgradood.models.glow.conditioners import CONDITIONERS
 from skgradood.models.glow.coupling import AdditiveCoupling, AffineCoupling
 from skgradood.models.glow.invertible_conv import LUInvertibleConv, PlainInvertibleConv
 
@@ -19,6 +20,9 @@ OPTIONS = {
     "plain": {"permutation": "plain"},
     "fixed prior": {"learned_prior": False},
     "one level": {"n_levels": 1},
+    "dense": {"conditioner": "dense"},
+    "dense, additive": {"conditioner": "dense", "coupling": "additive"},
+    "local": {"conditioner": "local"},
 }
 
 
@@ -144,8 +148,14 @@ def test_lu_determinant_is_that_of_its_matrix():
     assert sum(p.numel() for p in conv.parameters()) == 25
 
 
-@pytest.mark.parametrize("coupling", [AffineCoupling(4, 8, 2.0), AdditiveCoupling(4, 8)])
-def test_couplings_start_as_the_identity(coupling):
+@pytest.mark.parametrize("conditioner", CONDITIONERS)
+@pytest.mark.parametrize("coupling", ["affine", "additive"])
+def test_couplings_start_as_the_identity(coupling, conditioner):
+    network = CONDITIONERS[conditioner].network
+    if coupling == "affine":
+        coupling = AffineCoupling(network(2, 8, 4, (2, 2)), 2.0)
+    else:
+        coupling = AdditiveCoupling(network(2, 8, 2, (2, 2)))
     x = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
     y, log_determinant = coupling(x)
     assert torch.equal(y, x)
@@ -153,7 +163,7 @@ def test_couplings_start_as_the_identity(coupling):
 
 
 def test_scales_stay_bounded_whatever_the_network_says():
-    coupling = AffineCoupling(4, 8, 2.0)
+    coupling = AffineCoupling(CONDITIONERS["convolutional"].network(2, 8, 4, (2, 2)), 2.0)
     with torch.no_grad():
         coupling.conditioner[-1].bias.fill_(1e6)
     _, log_determinant = coupling(torch.randn(3, 4, 2, 2))
@@ -188,6 +198,38 @@ def test_unknown_options_list_the_known_ones():
         Glow((1, 8, 8), coupling="spline")
     with pytest.raises(ValueError, match="permutation must be one of 'lu', 'plain'"):
         Glow((1, 8, 8), permutation="fixed")
+    with pytest.raises(
+        ValueError, match="conditioner must be one of 'convolutional', 'dense', 'loc"
+    ):
+        Glow((1, 8, 8), conditioner="patches")
+
+
+def test_local_networks_see_each_patch_alone():
+    """The same parameters are a model of patches, and an image is as many of them as it holds."""
+    model = make_glow(shape=(3, 8, 12), conditioner="local")
+    of_patches = Glow((3, 4, 4), n_levels=2, n_steps=2, hidden_channels=4, conditioner="local")
+    of_patches = of_patches.double().eval()
+    of_patches.load_state_dict(model.state_dict())
+    X = images(3, (3, 8, 12))
+    patches = X.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, 4, 4)
+    expected = of_patches.log_prob(patches).reshape(3, 6).sum(dim=1)
+    torch.testing.assert_close(model.log_prob(X), expected)
+    convolutional = make_glow(shape=(3, 8, 12))
+    of_patches = make_glow(shape=(3, 4, 4))
+    of_patches.load_state_dict(convolutional.state_dict())
+    elsewhere = of_patches.log_prob(patches).reshape(3, 6).sum(dim=1)
+    assert (convolutional.log_prob(X) - elsewhere).abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("conditioner", CONDITIONERS)
+def test_only_dense_networks_see_the_whole_image(conditioner):
+    """A pixel in one corner moves what is computed for the pixels of the other, or does not."""
+    options = {"n_levels": 1, "n_steps": 1, "hidden_channels": 16, "conditioner": conditioner}
+    model = make_glow(shape=(1, 8, 8), **options)
+    y = images(1, (1, 8, 8)).double() / 256 - 0.5
+    jacobian = torch.autograd.functional.jacobian(lambda v: model.encode(v)[0][0], y)
+    last_by_first = jacobian[0, :, -1, -1, 0, 0, :2, :2]
+    assert last_by_first.any().item() == (conditioner == "dense")
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (2, 8, 64), (3, 32, 32)])

@@ -6,27 +6,9 @@ import torch
 from torch import Tensor, nn
 
 
-def zero_conv(n_in: int, n_out: int) -> nn.Conv2d:
-    """A 3x3 convolution that starts at zero, so that what it drives starts as the identity."""
-    conv = nn.Conv2d(n_in, n_out, kernel_size=3, padding=1)
-    for parameter in conv.parameters():
-        nn.init.zeros_(parameter)
-    return conv
-
-
 def bounded(raw: Tensor, bound: float) -> Tensor:
     """Bend ``raw`` smoothly into (-bound, bound); near 0 it stays as it is."""
     return bound * torch.tanh(raw / bound)
-
-
-def _conditioner(n_in: int, hidden_channels: int, n_out: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(n_in, hidden_channels, kernel_size=3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(hidden_channels, hidden_channels, kernel_size=1),
-        nn.ReLU(),
-        zero_conv(hidden_channels, n_out),
-    )
 
 
 class AffineCoupling(nn.Module):
@@ -36,18 +18,16 @@ class AffineCoupling(nn.Module):
 
     Parameters
     ----------
-    n_channels : int
-        Channels of the input; an even number.
-    hidden_channels : int
-        Width of the network that computes scale and shift.
+    conditioner : nn.Module
+        Computes raw log-scales and shifts, (n, C, H, W), from the first half, (n, C / 2, H, W).
     scale_bound : float
         Largest absolute log-scale.
     """
 
-    def __init__(self, n_channels: int, hidden_channels: int, scale_bound: float) -> None:
+    def __init__(self, conditioner: nn.Module, scale_bound: float) -> None:
         super().__init__()
         self.scale_bound = scale_bound
-        self.conditioner = _conditioner(n_channels // 2, hidden_channels, n_channels)
+        self.conditioner = conditioner
 
     def _log_scale_and_shift(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = self.conditioner(kept).chunk(2, dim=1)
@@ -83,15 +63,13 @@ class AdditiveCoupling(nn.Module):
 
     Parameters
     ----------
-    n_channels : int
-        Channels of the input; an even number.
-    hidden_channels : int
-        Width of the network that computes the shift.
+    conditioner : nn.Module
+        Computes shifts from the first half, (n, C / 2, H, W) each.
     """
 
-    def __init__(self, n_channels: int, hidden_channels: int) -> None:
+    def __init__(self, conditioner: nn.Module) -> None:
         super().__init__()
-        self.conditioner = _conditioner(n_channels // 2, hidden_channels, n_channels // 2)
+        self.conditioner = conditioner
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Transform ``x``, (n, C, H, W); the log-determinant is 0, of shape (n,)."""

@@ -4,143 +4,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from skgradood.models._options import look_up
 from skgradood.models._pixels import N_VALUES, check_image_shape, from_unit, to_unit
 from skgradood.models.glow.actnorm import ActNorm
+from skgradood.models.glow.class_conditional import ClassConditional
+from skgradood.models.glow.conditioners import CONDITIONERS, Conditioner
 from skgradood.models.glow.coupling import AdditiveCoupling, AffineCoupling
 from skgradood.models.glow.invertible_conv import (
     InvertibleConv,
     LUInvertibleConv,
     PlainInvertibleConv,
 )
-from skgradood.models.glow.prior import ConditionalPrior, StandardPrior, TopPrior
+from skgradood.models.glow.level import FlowStep, Level
+from skgradood.models.glow.prior import ClassPrior, ConditionalPrior, StandardPrior, TopPrior
 
 # Factors above e multiply over the steps: with a bound of 2, single batches exploded in training.
 _SCALE_BOUND = 1.0
 
-_COUPLINGS: dict[str, Callable[[int, int], AffineCoupling | AdditiveCoupling]] = {
-    "affine": lambda n, hidden: AffineCoupling(n, hidden, _SCALE_BOUND),
-    "additive": AdditiveCoupling,
+# From a function that makes a network with so many outputs for every channel that is changed.
+_COUPLINGS: dict[str, Callable[[Callable[[int], nn.Module]], AffineCoupling | AdditiveCoupling]] = {
+    "affine": lambda network: AffineCoupling(network(2), _SCALE_BOUND),
+    "additive": lambda network: AdditiveCoupling(network(1)),
 }
 _PERMUTATIONS: dict[str, Callable[[int], InvertibleConv]] = {
     "lu": LUInvertibleConv,
     "plain": PlainInvertibleConv,
 }
-# By (learned_prior, is_last).
-_PRIORS: dict[tuple[bool, bool], type[StandardPrior]] = {
-    (False, False): StandardPrior,
-    (False, True): StandardPrior,
-    (True, False): ConditionalPrior,
-    (True, True): TopPrior,
-}
 
 
-class FlowStep(nn.Module):
-    """One step of the flow: ActNorm, invertible 1x1 convolution, coupling.
-
-    Parameters
-    ----------
-    actnorm : ActNorm
-    permutation : InvertibleConv
-    coupling : AffineCoupling or AdditiveCoupling
-    """
-
-    def __init__(
-        self,
-        actnorm: ActNorm,
-        permutation: InvertibleConv,
-        coupling: AffineCoupling | AdditiveCoupling,
-    ) -> None:
-        super().__init__()
-        self.actnorm = actnorm
-        self.permutation = permutation
-        self.coupling = coupling
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Transform ``x``, (n, C, H, W); also the log-determinants in nats, (n,)."""
-        x, log_det_norm = self.actnorm(x)
-        x, log_det_permutation = self.permutation(x)
-        x, log_det_coupling = self.coupling(x)
-        return x, log_det_coupling + log_det_norm + log_det_permutation
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """Undo `forward`, (n, C, H, W) to (n, C, H, W)."""
-        return self.actnorm.inverse(self.permutation.inverse(self.coupling.inverse(y)))
-
-
-class Level(nn.Module):
-    """One scale of the flow: squeeze, steps, and the latent variables that leave after them.
-
-    Parameters
-    ----------
-    steps : sequence of FlowStep
-    prior : StandardPrior
-        Density of the latent variables that leave here.
-    is_last : bool
-        Whether all variables leave, or half of the channels.
-    """
-
-    def __init__(self, steps: Sequence[FlowStep], prior: StandardPrior, *, is_last: bool) -> None:
-        super().__init__()
-        self.steps = nn.ModuleList(steps)
-        self.prior = prior
-        self.is_last = is_last
-
-    @torch.no_grad()
-    def initialize(self, x: Tensor) -> Tensor:
-        """Initialise every ActNorm from a batch; return what goes on to the next level."""
-        x = F.pixel_unshuffle(x, 2)
-        for step in self._steps():
-            step.actnorm.initialize(x)
-            x, _ = step(x)
-        return x if self.is_last else x.chunk(2, dim=1)[1]
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Latent variables that leave here, what goes on, and this level's contribution.
-
-        Parameters
-        ----------
-        x : Tensor of shape (n, C, H, W)
-
-        Returns
-        -------
-        latent : Tensor of shape (n, C_l, H / 2, W / 2)
-        rest : Tensor of the same shape
-            On the last level the latent variables themselves.
-        contribution : Tensor of shape (n,)
-            Log-determinants of the steps and log-density of the latent variables, nats.
-        """
-        x = F.pixel_unshuffle(x, 2)
-        log_density = x.new_zeros(len(x))
-        for step in self._steps():
-            x, log_determinant = step(x)
-            log_density = log_density + log_determinant
-        latent, rest = (x, x) if self.is_last else x.chunk(2, dim=1)
-        return latent, rest, log_density + self.prior.log_prob(latent, rest)
-
-    def decode(self, latent: Tensor, rest: Tensor | None) -> Tensor:
-        """Undo `encode`; ``rest`` is None on the last level."""
-        x = latent if rest is None else torch.cat([latent, rest], dim=1)
-        for step in reversed(self._steps()):
-            x = step.inverse(x)
-        return F.pixel_shuffle(x, 2)
-
-    def _steps(self) -> list[FlowStep]:
-        return cast("list[FlowStep]", list(self.steps))
-
-
-class Glow(nn.Module):
+class Glow(ClassConditional):
     """Glow on images of 256 grey values a channel.
 
-    The log-likelihood is that of the discrete data: values are spread uniformly over their bin
-    while training (uniform dequantisation), which bounds it from below; `log_prob` evaluates the
-    density noise-free at the midpoint of the bins.
+    A density of continuous values bounds the log-likelihood of the discrete ones where it is
+    averaged over values spread uniformly in their bins (uniform dequantisation). `elbo` draws from
+    that average, and training maximises it. `log_prob` is the density at the midpoint of the bins:
+    noise-free, but no bound, and larger where the density has learnt the grid of values.
 
     Parameters
     ----------
@@ -154,20 +58,32 @@ class Glow(nn.Module):
         Width of the networks inside the couplings.
     coupling : {"affine", "additive"}, default="affine"
         Whether couplings scale and shift, or only shift.
+    conditioner : {"convolutional", "dense", "local"}, default="convolutional"
+        What the networks inside couplings and priors see [2]_: neighbourhoods, through
+        convolutions; the whole image, through fully connected layers; or, through convolutions of
+        1 x 1, one position of the squeezed image. Patches of ``2 ** n_levels`` pixels are then
+        independent and distributed alike.
     permutation : {"lu", "plain"}, default="lu"
         How the invertible 1x1 convolutions are parametrised.
     learned_prior : bool, default=True
         Whether mean and scale of the latent variables are learnt (those of the finer scales as a
         function of the coarser ones) or standard normal.
+    n_classes : int or None, default=None
+        With it, the prior of the coarsest scale has one mode a class, with a mean and a scale for
+        every latent variable there, learnt in any case [2]_; training takes labels, and `log_prob`
+        sums over classes.
 
     Raises
     ------
     ValueError
-        For an image size that the levels do not divide, or an unknown option.
+        For an image size that the levels do not divide, an unknown option, or a single class.
 
     References
     ----------
-    Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", NeurIPS 2018.
+    .. [1] Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", NeurIPS
+       2018.
+    .. [2] Schirrmeister, Zhou, Ball and Zhang, "Understanding Anomaly Detection with Deep
+       Invertible Networks through Hierarchies of Distributions and Features", NeurIPS 2020.
     """
 
     input_kind = "image"
@@ -180,36 +96,52 @@ class Glow(nn.Module):
         n_steps: int = 8,
         hidden_channels: int = 96,
         coupling: str = "affine",
+        conditioner: str = "convolutional",
         permutation: str = "lu",
         learned_prior: bool = True,
+        n_classes: int | None = None,
     ) -> None:
         super().__init__()
         self.input_shape = check_image_shape(input_shape, smallest=2)
         _check_levels(self.input_shape, n_levels)
+        if n_classes is not None and n_classes < 2:
+            raise ValueError(f"n_classes must be at least 2, or None; got {n_classes}")
+        self.n_levels = n_levels
+        self.n_steps = n_steps
+        self.hidden_channels = hidden_channels
+        self.coupling = coupling
+        self.conditioner = conditioner
+        self.permutation = permutation
+        self.learned_prior = learned_prior
+        self.n_classes = n_classes
         make_coupling = look_up(_COUPLINGS, coupling, "coupling")
         make_permutation = look_up(_PERMUTATIONS, permutation, "permutation")
+        networks = look_up(CONDITIONERS, conditioner, "conditioner")
 
         self.levels = nn.ModuleList()
         n_channels, height, width = self.input_shape
         for level in range(n_levels):
             n_channels, height, width = 4 * n_channels, height // 2, width // 2
             is_last = level == n_levels - 1
+            network = partial(_network, networks, n_channels // 2, hidden_channels, (height, width))
             steps = [
-                FlowStep(
-                    ActNorm(n_channels),
-                    make_permutation(n_channels),
-                    make_coupling(n_channels, hidden_channels),
-                )
+                FlowStep(ActNorm(n_channels), make_permutation(n_channels), make_coupling(network))
                 for _ in range(n_steps)
             ]
             n_channels = n_channels if is_last else n_channels // 2
-            make_prior = _PRIORS[learned_prior, is_last]
-            prior = make_prior((n_channels, height, width))
+            prior = self._make_prior((n_channels, height, width), networks, is_last=is_last)
             self.levels.append(Level(steps, prior, is_last=is_last))
 
-    @property
-    def _dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
+    def _make_prior(
+        self, shape: tuple[int, int, int], networks: Conditioner, *, is_last: bool
+    ) -> StandardPrior:
+        if is_last and self.n_classes is not None:
+            return ClassPrior(shape, self.n_classes)
+        if not self.learned_prior:
+            return StandardPrior(shape)
+        if is_last:
+            return TopPrior(shape)
+        return ConditionalPrior(shape, networks.last(shape[0], 2 * shape[0], shape[1:]))
 
     def log_prob(self, X: Tensor) -> Tensor:
         """Log-likelihood of images, noise-free at the midpoint of every value's bin.
@@ -244,8 +176,11 @@ class Glow(nn.Module):
         """
         return self._contributions(to_unit(X, self._dtype))
 
-    def training_loss(self, X: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Negative log-density of images under uniform dequantisation noise, (n,) nats.
+    def elbo(self, X: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Log-density of images under uniform dequantisation noise, drawn once for each.
+
+        Its mean over draws is a lower bound of the log-likelihood of the discrete image (Theis, van
+        den Oord and Bethge, "A note on the evaluation of generative models", ICLR 2016).
 
         Parameters
         ----------
@@ -253,9 +188,17 @@ class Glow(nn.Module):
             Pixel values 0...255.
         generator : torch.Generator, optional
             Source of the noise.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            Nats.
         """
-        noise = torch.rand(X.shape, generator=generator, dtype=self._dtype, device=X.device)
-        return -self._contributions(to_unit(X, self._dtype, noise)).sum(dim=1)
+        return self._contributions(self._dequantised(X, generator)).sum(dim=1)
+
+    def training_loss(self, X: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The negative of `elbo`, (n,) nats."""
+        return -self.elbo(X, generator)
 
     @torch.no_grad()
     def initialize(self, X: Tensor) -> None:
@@ -309,7 +252,9 @@ class Glow(nn.Module):
         return cast("Tensor", y)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, label: int | None = None
+    ) -> Tensor:
         """Draw images from the model.
 
         Parameters
@@ -318,18 +263,27 @@ class Glow(nn.Module):
             How many.
         generator : torch.Generator, optional
             Source of the noise, on the model's device.
+        label : int, optional
+            The class, 0...n_classes - 1, to draw from; by default from all of them.
 
         Returns
         -------
         Tensor of shape (n, C, H, W), uint8
-        """
-        y: Tensor | None = None
-        for level in reversed(self._levels()):
-            y = level.decode(level.prior.sample(n, y, generator), y)
-        return from_unit(cast("Tensor", y))
 
-    def _levels(self) -> list[Level]:
-        return cast("list[Level]", list(self.levels))
+        Raises
+        ------
+        TypeError
+            For a label, if the model has no classes.
+        """
+        *finer, top = self._levels()
+        if label is None:
+            latent = top.prior.sample(n, None, generator)
+        else:
+            latent = self._class_prior().sample(n, None, generator, label)
+        y = top.decode(latent, None)
+        for level in reversed(finer):
+            y = level.decode(level.prior.sample(n, y, generator), y)
+        return from_unit(y)
 
     def _contributions(self, y: Tensor) -> Tensor:
         latents, contributions = self.encode(y)
@@ -341,6 +295,13 @@ class Glow(nn.Module):
             ],
             dim=1,
         )
+
+
+def _network(
+    networks: Conditioner, n_in: int, n_hidden: int, size: tuple[int, int], n_per_channel: int
+) -> nn.Module:
+    """A network from half of the channels to numbers for each of the others."""
+    return networks.network(n_in, n_hidden, n_per_channel * n_in, size)
 
 
 def _check_levels(input_shape: tuple[int, int, int], n_levels: int) -> None:
