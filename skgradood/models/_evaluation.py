@@ -140,7 +140,7 @@ def _evaluate(
 ) -> np.ndarray:
     with module_at_rest(model, device) as (module, home):
         return evaluate_in_batches(
-            lambda batch: _with_row_noise(function, module, batch, row_seeds),
+            lambda batch: with_row_noise(function, module, batch, row_seeds),
             inputs,
             batch_size=evaluation_batch_size(inputs, batch_size),
             device=home,
@@ -175,12 +175,23 @@ def evaluation_batch_size(X: Tensor, batch_size: int | str) -> int:
     return int(np.clip(fitting, _SMALLEST_BATCH, _LARGEST_BATCH))
 
 
-def _with_row_noise(
+def with_row_noise(
     function: Callable[[nn.Module, Tensor, torch.Generator], Tensor],
     module: nn.Module,
     X: Tensor,
     row_seeds: Callable[[Tensor], list[int]],
 ) -> Tensor:
+    """What a function gives each row of X, (n, ...), with noise of the row's own.
+
+    Parameters
+    ----------
+    function : callable
+        ``(module, X, generator) -> (n, ...)``.
+    module : nn.Module
+    X : Tensor of shape (n, ...)
+    row_seeds : callable
+        From X to a seed for every row.
+    """
     noise = RowNoise(X, row_seeds)
     before = [noise.generator.get_state(), *global_rng_states()]
     with _RowNoiseMode(noise):
