@@ -121,7 +121,7 @@ def drop_field(class_name, name):
 
 
 EKFAC, BASIS = "skgradood.fisher.kronecker.EKFAC", "skgradood.fisher.basis.KroneckerBasis"
-ESTIMATE, HALVES = "skgradood.fisher.estimate.FisherEstimate", "skgradood.features._held_out.Halves"
+ESTIMATE, HALVES = "skgradood.fisher.estimate.FisherEstimate", "skgradood.fisher.halves.Halves"
 HOSTILE = {
     "other attribute": (set_field(EKFAC, "quadratic_form", 1), "quadratic_form"),
     "other basis": (set_field(EKFAC, "basis", {"class": EKFAC}), "EKFAC is wrong in: basis"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skgradood.detectors._base import CONTAMINATION_CONSTRAINT, Detector
@@ -16,6 +16,7 @@ from skgradood.models._evaluation import log_likelihoods
 from skgradood.models._fitted import LikelihoodModel, fit_likelihood
 from skgradood.models._portable import PortableState
 from skgradood.utils.groups import split_groups
+from skgradood.utils.seeds import fixed_seed
 from skgradood.utils.validation import check_and_remember_samples
 
 SAMPLE_CONSTRAINTS: dict[str, list] = {
@@ -45,10 +46,7 @@ class SampleDetector(PortableState, Detector):
         if self.grouped:
             X, _, group_size = split_groups(X)
         if reset:
-            # A fixed seed where none is given: scoring draws no fresh entropy.
-            is_seeded = self.random_state is not None
-            random_state = check_random_state(self.random_state) if is_seeded else None
-            self._seed = 0 if random_state is None else int(random_state.randint(2**31))
+            self._seed = fixed_seed(self.random_state)
         return check_and_remember_samples(self, X, reset=reset), group_size
 
     def _fit_model(

@@ -15,7 +15,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skgradood.features._held_out import Halves
 from skgradood.features._layer_features import LayerFeatures
 from skgradood.fisher import (
     BASES,
@@ -25,6 +24,7 @@ from skgradood.fisher import (
     QuadraticForms,
     kinds_of,
 )
+from skgradood.fisher.halves import Halves
 from skgradood.gradients.layers import Layers
 from skgradood.utils.atomic import untouched_by_failure
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from skgradood.models._batches import resolve_device
 from skgradood.models._fitted import LikelihoodModel, fit_likelihood
 from skgradood.models._portable import PortableState
 from skgradood.utils.groups import split_groups
+from skgradood.utils.seeds import fixed_seed
 from skgradood.utils.validation import check_and_remember_samples
 
 LOG_LIKELIHOOD = "log_likelihood"
@@ -76,8 +77,7 @@ class LayerFeatures(PortableState, TransformerMixin, BaseEstimator):
         layout = self._layout()
         self.layer_names_ = layout.names
         self.n_parameters_ = np.array(layout.n_parameters, dtype=np.int64)
-        is_seeded = self.random_state is not None
-        self._seed = int(check_random_state(self.random_state).randint(2**31)) if is_seeded else 0
+        self._seed = fixed_seed(self.random_state)
         return self._in_groups(inputs, n_groups, group_size)
 
     def _model_inputs(self, X: Any) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -18,6 +18,7 @@ from skgradood.models._evaluation import log_likelihood_contributions, log_likel
 from skgradood.models._fitted import fit_likelihood
 from skgradood.models._portable import PortableState
 from skgradood.utils.groups import split_groups
+from skgradood.utils.seeds import fixed_seed
 from skgradood.utils.validation import check_and_remember_samples
 
 
@@ -142,8 +143,7 @@ class LogLikelihoodTransformer(PortableState, TransformerMixin, BaseEstimator):
             self.estimator, self._ungrouped(X)[0], log_likelihood=self.log_likelihood
         )
         model.prepare(samples[:1], reset=True)
-        is_seeded = self.random_state is not None
-        self._seed = int(check_random_state(self.random_state).randint(2**31)) if is_seeded else 0
+        self._seed = fixed_seed(self.random_state)
         self.likelihood_model_ = model
         self.n_columns_ = self._contributions(samples[:1]).shape[1] if self.contributions else 1
         return self

@@ -12,12 +12,15 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from skgradood.models._own_weights import ConvolutionsAsProducts
 from skgradood.models._training import OPTIMIZERS
 
 _PROTOCOL = (
     "encode(X) -> (mean, log_variance), each (n, L), and "
     "bound(X, mean, log_variance, noise=None) -> (n,) in nats"
 )
+# Optimizers that torch can run as one kernel.
+_FUSED = ("adam", "adamw", "sgd")
 # A copy, its gradient and the two moments of Adam.
 _NUMBERS_PER_PARAMETER = 4
 # What is kept, its gradient, and the temporary results of both.
@@ -86,7 +89,9 @@ def bounds_before_and_after(
     """
     variational = cast("VariationalModule", module)
     leaves, posterior = _VARIABLES[over](module, X)
-    update = OPTIMIZERS[optimizer](leaves, lr=lr)  # type: ignore[call-arg]
+    # The state of many copies fills no cache: it is to be passed over once a step.
+    fused = {"fused": True} if optimizer in _FUSED else {}
+    update = OPTIMIZERS[optimizer](leaves, lr=lr, **fused)  # type: ignore[call-arg]
     values = _average_bound(variational, X, posterior(), noise)
     before = after = values.detach()
     for _ in range(n_steps):
@@ -197,7 +202,11 @@ def _encoder_copies(module: nn.Module, X: Tensor) -> _Variables:
         mean, log_variance = _encode_with(module, parameters, x[None])
         return mean[0], log_variance[0]
 
-    return list(copies.values()), lambda: torch.func.vmap(encode)(copies, X)
+    def posterior() -> tuple[Tensor, Tensor]:
+        with ConvolutionsAsProducts():
+            return torch.func.vmap(encode)(copies, X)
+
+    return list(copies.values()), posterior
 
 
 def _posterior_moments(module: nn.Module, X: Tensor) -> _Variables:

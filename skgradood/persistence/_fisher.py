@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from skgradood.features._held_out import Halves
 from skgradood.fisher import APPROXIMATIONS, Approximation, FisherEstimate, FisherOptions
 from skgradood.fisher.basis import KroneckerBasis
+from skgradood.fisher.halves import Halves
 from skgradood.fisher.rotated import Rotated
 
 _Check = Callable[[Any], bool]

@@ -28,11 +28,11 @@ _SKLEARN = {
 }  # fmt: skip
 _OPTIMIZERS = {"torch.optim": ("Adam", "AdamW", "Adamax", "RAdam", "NAdam", "RMSprop", "SGD")}
 _INTERNAL = {
-    "skgradood.features._held_out": ("Halves",),
     "skgradood.fisher.approximation": ("FisherOptions",),
     "skgradood.fisher.basis": ("KroneckerBasis",),
     "skgradood.fisher.diagonal": ("Diagonal", "Identity"),
     "skgradood.fisher.estimate": ("FisherEstimate",),
+    "skgradood.fisher.halves": ("Halves",),
     "skgradood.fisher.kronecker": ("EKFAC", "KFAC", "Block"),
     "skgradood.fisher.sketch": ("Sketch",),
     "skgradood.models._fitted": ("LikelihoodModel",),

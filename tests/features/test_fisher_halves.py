@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from skgradood import FisherPreconditioner
-from skgradood.features._held_out import Halves
+from skgradood.fisher.halves import Halves
 from skgradood.utils import make_groups
 from tests.fisher import closed, oracles
 
