@@ -5,6 +5,7 @@ from skgradood.models.gaussian import DiagonalGaussian
 from skgradood.models.generative_net import GenerativeNet
 from skgradood.models.glow import Glow
 from skgradood.models.pixel_cnn import PixelCNN
+from skgradood.models.pixel_difference import PixelDifferenceModel
 from skgradood.models.real_nvp import RealNVP
 from skgradood.models.vae import VAE
 
@@ -15,5 +16,6 @@ __all__ = [
     "GenerativeNet",
     "Glow",
     "PixelCNN",
+    "PixelDifferenceModel",
     "RealNVP",
 ]
