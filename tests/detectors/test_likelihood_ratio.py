@@ -316,7 +316,7 @@ def test_pixel_differences_as_the_background(table, images):
 
 
 def test_densities_that_are_no_background(images, rows):
-    with pytest.raises(ValueError, match="PixelDifferenceModel.. judges whole samples"):
+    with pytest.raises(ValueError, match="judges whole samples"):
         LikelihoodRatioDetector(flow(), PixelDifferenceModel(), contributions="last").fit(images)
     with pytest.raises(TypeError, match="estimator must be"):
         LikelihoodRatioDetector(gaussian(MEAN, SCALE), IsolationForest()).fit(rows)

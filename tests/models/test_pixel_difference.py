@@ -19,7 +19,7 @@ def images(rng):
 
 def counted(images, smoothing):
     """Relative frequencies of differences from the left and from above, by a loop."""
-    tables = [{d: smoothing for d in range(-255, 256)} for _ in range(2)]
+    tables = [dict.fromkeys(range(-255, 256), smoothing) for _ in range(2)]
     for image in images.astype(int):
         for channel in image:
             for i, j in np.ndindex(channel.shape):
@@ -79,7 +79,7 @@ def test_the_last_pixel_sums_out(images):
     variants[:, 0, 1, 1] = np.arange(256)
     model = PixelDifferenceModel().fit(images)
     rest = by_hand(image[0, :, :1], *counted(images, 1.0), True)  # the first row
-    left, above = counted(images, 1.0)
+    _, above = counted(images, 1.0)
     column = np.array([above[value - int(image[0, 0, 0, 0])] for value in range(256)])
     rest += np.log(column[image[0, 0, 1, 0]] / column.sum())
     total = np.log(np.exp(model.score_samples(variants)).sum())
