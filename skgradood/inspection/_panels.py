@@ -26,6 +26,12 @@ def style(i: int) -> dict[str, Any]:
     return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINE_STYLES[i % len(LINE_STYLES)]}
 
 
+def marker(i: int) -> dict[str, Any]:
+    """Colour and marker of the i-th scatter; none recurs before there are 49."""
+    n = len(MARKERS)
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // n) % n]}
+
+
 def panels(ax: Any, n: int, *, width: float = 3.2, height: float = 3.0) -> np.ndarray:
     """Axes for n panels: those given, or of a new figure.
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from skgradood.inspection._panels import COLOURS, MARKERS, panels
+from skgradood.inspection._panels import marker, panels
 from skgradood.inspection._values import check_vectors
 
+_ALL = "all samples"
 _KINDS = ("matrix", "scatter")
 _DARK = 0.6  # from this magnitude on, the colours of the matrix need white letters
 
@@ -42,7 +43,7 @@ class RankCorrelationDisplay:
     figure_ : matplotlib.figure.Figure
         The figure, after `plot`.
     axes_ : ndarray of matplotlib.axes.Axes
-        One for a matrix and for a scatter; of matrices, one for each group as well.
+        One for each matrix, or for each scatter.
 
     References
     ----------
@@ -118,7 +119,8 @@ class RankCorrelationDisplay:
         ax : matplotlib.axes.Axes or sequence of them, optional
             Where to draw. A new figure is made without it.
         kind : {"matrix", "scatter"}, default="matrix"
-            "matrix": all correlations, over all samples and within each group, a panel each.
+            "matrix": all correlations, over all samples and within each group: a panel each, or
+            if there is a single row of quantities, a row each of one panel.
             "scatter": ranks of the samples, a panel for each pair of a row and another column,
             coloured by group.
 
@@ -147,20 +149,31 @@ class RankCorrelationDisplay:
         return ranks[0] @ ranks[1].T
 
     def _matrices(self, ax: Any) -> np.ndarray:
-        matrices = {"all samples": self.correlations_}
-        # A single group is all there is.
-        matrices |= self.by_group_ if len(self.by_group_) > 1 else {}
-        n_rows, n_columns = self.correlations_.shape
-        axes = panels(ax, len(matrices), width=1.6 + 0.75 * n_columns, height=1.4 + 0.45 * n_rows)
-        for panel, (name, matrix) in zip(axes, matrices.items(), strict=True):
-            panel.imshow(np.ma.masked_invalid(matrix), cmap="RdBu_r", vmin=-1, vmax=1)
-            panel.set_xticks(range(n_columns), labels=list(self.columns), rotation=45, ha="right")
-            panel.set_yticks(range(n_rows), labels=list(self.rows))
-            panel.set_title(name, fontsize="medium")
+        tables = self._tables()
+        n_rows, n_columns = next(iter(tables.values()))[1].shape
+        axes = panels(ax, len(tables), width=2.4 + 0.75 * n_columns, height=1.5 + 0.3 * n_rows)
+        for panel, (title, (labels, matrix)) in zip(axes, tables.items(), strict=True):
+            panel.imshow(
+                np.ma.masked_invalid(matrix), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto"
+            )
+            panel.set_xticks(range(n_columns), labels=list(self.columns), rotation=30, ha="right")
+            panel.set_yticks(range(n_rows), labels=labels)
+            panel.set_title(title, fontsize="medium")
             for (i, j), value in np.ndenumerate(matrix):
                 colour = "white" if abs(value) >= _DARK else "black"
                 panel.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour)
         return axes
+
+    def _tables(self) -> dict[str, tuple[list[str], np.ndarray]]:
+        """Title, labels of rows and entries of each matrix."""
+        # A single group is all there is.
+        groups = self.by_group_ if len(self.by_group_) > 1 else {}
+        matrices = {_ALL: self.correlations_, **groups}
+        rows = list(self.rows)
+        if len(rows) == 1:
+            stacked = np.concatenate(list(matrices.values()))
+            return {f"rank correlation with {rows[0]}": (list(matrices), stacked)}
+        return {name: (rows, matrix) for name, matrix in matrices.items()}
 
     def _scatters(self, ax: Any) -> np.ndarray:
         pairs = list(self._pairs())
@@ -171,8 +184,7 @@ class RankCorrelationDisplay:
             for k, name in enumerate(dict.fromkeys(groups)):
                 chosen = groups == name
                 panel.scatter(
-                    x[chosen], y[chosen], s=9, marker=MARKERS[k % len(MARKERS)], alpha=0.6,
-                    color=COLOURS[k % len(COLOURS)], linewidths=0, label=name,
+                    x[chosen], y[chosen], s=9, alpha=0.6, linewidths=0, label=name, **marker(k)
                 )  # fmt: skip
             i, j = list(self.rows).index(row), list(self.columns).index(column)
             panel.set_title(f"rank correlation {self.correlations_[i, j]:.2f}", fontsize="medium")

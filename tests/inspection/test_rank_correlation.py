@@ -67,6 +67,17 @@ def test_the_matrix_shows_its_numbers(scores):
         np.testing.assert_array_equal(ax.images[0].get_array(), matrix)
 
 
+def test_groups_are_the_rows_of_one_panel_where_there_is_one_row(scores):
+    display = RankCorrelationDisplay.from_predictions(
+        {"a": scores["a"]}, against=scores, groups=GROUPS
+    ).plot()
+    (ax,) = display.axes_
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["all samples", "first", "second"]
+    expected = [display.correlations_[0], *(display.by_group_[name][0] for name in labels[1:])]
+    np.testing.assert_array_equal(ax.images[0].get_array(), expected)
+
+
 def test_scatters_show_each_pair_once(scores):
     display = RankCorrelationDisplay.from_predictions(scores, groups=GROUPS).plot(kind="scatter")
     labels = [(ax.get_ylabel(), ax.get_xlabel()) for ax in display.axes_]
