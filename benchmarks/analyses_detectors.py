@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 
-from benchmarks.analyses_subject import N_REFERENCE, Subject, report, report_sweep
+from benchmarks.analyses_subject import Subject, report, report_sweep
 from skgradood import (
     ChiSquareJointDensity,
     FisherPreconditioner,
@@ -27,6 +27,7 @@ from skgradood.models import PixelDifferenceModel
 
 FACTORS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8)
 FISHER_COUNTS = (10, 30, 100, 300, 1000, 2500)
+N_FISHER_REFERENCE = 300  # images that detectors are fitted on in that sweep
 
 
 def brightness(subject: Subject) -> SweepDisplay:
@@ -63,7 +64,7 @@ def brightness(subject: Subject) -> SweepDisplay:
 
 def fisher(subject: Subject) -> SweepDisplay:
     """Mean AUROC over all sets against the number of images in the Fisher matrices."""
-    pool, reference = subject.division.reference, subject.division.calibration[: N_REFERENCE // 2]
+    pool, reference = subject.division.reference, subject.division.calibration[:N_FISHER_REFERENCE]
     kinds = ("diagonal", "ekfac")
 
     def detected(n_samples: int, seed: int) -> dict[str, float]:

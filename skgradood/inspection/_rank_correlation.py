@@ -151,7 +151,8 @@ class RankCorrelationDisplay:
     def _matrices(self, ax: Any) -> np.ndarray:
         tables = self._tables()
         n_rows, n_columns = next(iter(tables.values()))[1].shape
-        axes = panels(ax, len(tables), width=2.4 + 0.75 * n_columns, height=1.5 + 0.3 * n_rows)
+        width = max(4.4, 2.4 + 0.75 * n_columns)
+        axes = panels(ax, len(tables), width=width, height=1.5 + 0.3 * n_rows)
         for panel, (title, (labels, matrix)) in zip(axes, tables.items(), strict=True):
             panel.imshow(
                 np.ma.masked_invalid(matrix), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto"
@@ -161,7 +162,8 @@ class RankCorrelationDisplay:
             panel.set_title(title, fontsize="medium")
             for (i, j), value in np.ndenumerate(matrix):
                 colour = "white" if abs(value) >= _DARK else "black"
-                panel.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour)
+                text = f"{value:.2f}" if np.isfinite(value) else "-"
+                panel.text(j, i, text, ha="center", va="center", color=colour)
         return axes
 
     def _tables(self) -> dict[str, tuple[list[str], np.ndarray]]:

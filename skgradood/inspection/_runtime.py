@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from skgradood.inspection._panels import COLOURS, MARKERS, panels
+from skgradood.inspection._panels import marker, panels
 from skgradood.metrics import auroc
+from skgradood.utils.optional import import_extra
 
 
 class RuntimeDisplay:
@@ -112,15 +113,17 @@ class RuntimeDisplay:
         """
         (ax,) = panels(ax, 1, width=7.5, height=3.6)
         ax.axhline(0.5, color="0.7", linestyle="--", linewidth=1, zorder=0)
-        looks = zip(itertools.cycle(MARKERS), itertools.cycle(COLOURS), strict=True)
-        for (name, seconds), (marker, colour) in zip(self.seconds.items(), looks, strict=False):
-            milliseconds = 1e3 * seconds
-            ax.vlines(milliseconds, self.worst_[name], self.mean_[name], color=colour, lw=1.2)
-            ax.scatter(milliseconds, self.worst_[name], marker="_", color=colour, s=40)
-            ax.scatter(
-                milliseconds, self.mean_[name], marker=marker, color=colour, s=45, label=name
-            )
+        for i, (name, seconds) in enumerate(self.seconds.items()):
+            milliseconds, look = 1e3 * seconds, marker(i)
+            mean, worst = self.mean_[name], self.worst_[name]
+            ax.vlines(milliseconds, worst, mean, color=look["color"], linewidth=1.2)
+            ax.scatter(milliseconds, worst, s=40, **(look | {"marker": "_"}))
+            ax.scatter(milliseconds, mean, s=45, label=name, **look)
         ax.set_xscale("log")
+        ticker = import_extra("matplotlib.ticker", extra="plot")
+        ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("")
         ax.set_xlabel("time to score one sample [ms]")
         ax.set_ylabel("AUROC: mean (marker), worst (bar)")
         ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)

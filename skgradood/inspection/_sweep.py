@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from skgradood.inspection._panels import MARKERS, panels, style
+from skgradood.inspection._panels import marker, panels, style
 
 _SCALES = ("linear", "log")
 
@@ -204,13 +204,15 @@ class SweepDisplay:
         if chance is not None:
             ax.axhline(chance, color="0.7", linestyle="--", linewidth=1, zorder=0)
         for i, (name, mean) in enumerate(self.mean_.items()):
-            look, spread = style(i), self.spread_[name]
-            marker = MARKERS[i % len(MARKERS)]
-            ax.plot(self.values, mean, marker=marker, markersize=4, label=name, **look)
+            look, spread = marker(i) | style(i), self.spread_[name]
+            ax.plot(self.values, mean, markersize=4, label=name, **look)
             ax.fill_between(
                 self.values, mean - spread, mean + spread, color=look["color"], alpha=0.15, lw=0
             )
         ax.set_xscale(scale)
+        if scale == "log":
+            ax.set_xticks(self.values, labels=[f"{value:g}" for value in self.values])
+            ax.minorticks_off()
         ax.set_xlabel(self.value_name)
         ax.set_ylabel(self.result_name)
         ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
