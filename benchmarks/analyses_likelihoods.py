@@ -84,13 +84,15 @@ def low_level(subject: Subject) -> RankCorrelationDisplay:
     )
     report_correlations(display)
     ends = np.cumsum([len(X) for X in images])[:-1]
-    areas = {name: np.split(values, ends) for name, values in columns.items()}
-    rows = [
-        (set_name, *(auroc(parts[0], parts[k]) for parts in areas.values()))
-        for k, set_name in enumerate(subject.sets)
-        if k > 0
-    ]
-    report(("AUROC by it alone", *areas), rows)
+    ratios = {name: likelihood - values for name, values in columns.items()}
+    for title, by_name in (("AUROC by it alone", columns), ("AUROC of the ratio to it", ratios)):
+        parts = {name: np.split(values, ends) for name, values in by_name.items()}
+        rows = [
+            (set_name, *(auroc(part[0], part[k]) for part in parts.values()))
+            for k, set_name in enumerate(subject.sets)
+            if k > 0
+        ]
+        report((title, *by_name), rows)
     return display
 
 

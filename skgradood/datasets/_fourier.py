@@ -30,8 +30,8 @@ def mix_fourier(X_amplitude: Any, X_phase: Any) -> np.ndarray:
     Returns
     -------
     ndarray of the same shape, uint8
-        Rounded and clipped to 0...255, so that amplitudes are nearly, not exactly, those of the
-        source.
+        Rounded and clipped to 0...255, which changes the amplitudes: much, where the sources are
+        largely black or white.
 
     Raises
     ------
