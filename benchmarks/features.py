@@ -46,9 +46,14 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
 def trained(division: Division, arguments: argparse.Namespace) -> tuple[GenerativeNet, float]:
     """Train the preset's model, or take it from the cache."""
     preset = PRESETS[arguments.model]
-    images = division.model
     net = preset.make(arguments.seed, preset.epochs[arguments.train])
-    path = arguments.cache_dir / f"{arguments.train}-{arguments.model}-{_key(net, images)}.joblib"
+    name = f"{arguments.train}-{arguments.model}"
+    return fitted(net, division.model, arguments.cache_dir / name)
+
+
+def fitted(net: GenerativeNet, images: np.ndarray, prefix: Path) -> tuple[GenerativeNet, float]:
+    """Fit a model and say how long it took, or take both from the cache, files ``prefix-*``."""
+    path = prefix.with_name(f"{prefix.name}-{_key(net, images)}.joblib")
     if path.exists():
         return joblib.load(path)
     started = time.perf_counter()

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skgradood.datasets import _perturbations as functions
-from skgradood.utils.validation import check_samples
+from skgradood.datasets._layout import grid_images, in_layout_of, to_grid
 
 
 class Perturbation(NamedTuple):
@@ -90,19 +90,10 @@ def perturb(
     if kind not in PERTURBATIONS:
         raise ValueError(f"unknown kind {kind!r}; expected one of {', '.join(PERTURBATIONS)}")
     options = _severity_option(kind, severity)
-    array = np.asarray(X)
-    images = check_samples(array)
-    if images.ndim != 4 or images.dtype != np.uint8:
-        raise ValueError(
-            "perturb expects images of dtype uint8, (n, H, W), (n, C, H, W) or (n, H, W, C); "
-            f"got shape {array.shape} of {array.dtype}"
-        )
+    images = grid_images(X, caller="perturb")
     rng = check_random_state(random_state)
     changed = PERTURBATIONS[kind].function(images.astype(np.float64), rng, **options)
-    rounded = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
-    if rounded.shape != array.shape and array.ndim == 4:  # the channels of X come last
-        rounded = np.ascontiguousarray(rounded.transpose(0, 2, 3, 1))
-    return rounded.reshape(array.shape)
+    return in_layout_of(X, to_grid(changed))
 
 
 def _severity_option(kind: str, severity: float | None) -> dict[str, float]:

@@ -11,6 +11,8 @@ import scipy.fft
 import scipy.ndimage
 from numpy.random import RandomState
 
+from skgradood.datasets._fourier import from_spectrum, phasor, spectrum_of
+
 _HW = (-2, -1)
 
 
@@ -85,22 +87,18 @@ def n_kept(size: int, severity: float) -> int:
 
 def fourier_amplitude(images: np.ndarray, rng: RandomState, severity: float) -> np.ndarray:
     _check_range(severity, 0, 1)
-    spectrum = scipy.fft.rfft2(images, axes=_HW)
+    spectrum = spectrum_of(images)
     amplitude = np.abs(spectrum)
     mixed = (1 - severity) * amplitude + severity * amplitude[draw_donors(len(images), rng)]
-    return scipy.fft.irfft2(mixed * _phasor(spectrum), s=images.shape[2:], axes=_HW)
+    return from_spectrum(mixed, phasor(spectrum), images.shape[2:])
 
 
 def fourier_phase(images: np.ndarray, rng: RandomState, severity: float) -> np.ndarray:
     _check_range(severity, 0, 1)
-    spectrum = scipy.fft.rfft2(images, axes=_HW)
-    phasor = _phasor(spectrum)
-    mixed = (1 - severity) * phasor + severity * phasor[draw_donors(len(images), rng)]
-    return scipy.fft.irfft2(np.abs(spectrum) * _phasor(mixed), s=images.shape[2:], axes=_HW)
-
-
-def _phasor(spectrum: np.ndarray) -> np.ndarray:
-    return np.exp(1j * np.angle(spectrum))
+    spectrum = spectrum_of(images)
+    own = phasor(spectrum)
+    mixed = (1 - severity) * own + severity * own[draw_donors(len(images), rng)]
+    return from_spectrum(np.abs(spectrum), phasor(mixed), images.shape[2:])
 
 
 def draw_donors(n: int, rng: RandomState) -> np.ndarray:

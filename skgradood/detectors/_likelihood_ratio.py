@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import _fit_context, clone
+from sklearn.base import BaseEstimator, _fit_context, clone, is_outlier_detector
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -43,19 +43,22 @@ class LikelihoodRatioDetector(SampleDetector):
     estimator : GenerativeNet, FrozenEstimator or nn.Module
         The model of the inliers. An unfitted `GenerativeNet` is cloned and fitted in ``fit``; one
         inside ``sklearn.frozen.FrozenEstimator``, and a module, are used as they are.
-    background : GenerativeNet, FrozenEstimator, nn.Module or str
+    background : GenerativeNet, density estimator, FrozenEstimator, nn.Module or str
         What the model is compared with.
 
         - An estimator: a model of a more general distribution [1]_. An unfitted `GenerativeNet`
           is cloned and fitted on ``background_data``.
+        - Any other density estimator of scikit-learn's kind, with ``score_samples`` in nats, such
+          as `skgradood.models.PixelDifferenceModel`, which knows neighbouring pixels alone. It is
+          cloned and fitted on ``background_data``, or without them on what `fit` is given.
         - "png", "jpeg2000", "jpegxl", "webp" or "zlib": input complexity [2]_. Minus the length
           of the image under the lossless codec, in nats (`skgradood.complexity.code_lengths`),
           stands for the background's log-likelihood. For images, dtype uint8.
         - "perturbed": a clone of ``estimator``, which must be a `GenerativeNet` (or one in a
           FrozenEstimator), fitted on randomly mutated training samples [3]_.
     background_data : array-like of shape (m, ...) or None, default=None
-        Samples of the more general distribution. Only an unfitted `GenerativeNet` as
-        ``background`` needs them.
+        Samples of the more general distribution, which an unfitted `GenerativeNet` as
+        ``background`` needs.
     perturbation : {"replace", "add_mod_256"}, default="replace"
         How a value is mutated under ``background="perturbed"``. "replace": by any of the 255
         other values for uint8 data, by the value of the same column in a random training row for
@@ -88,7 +91,7 @@ class LikelihoodRatioDetector(SampleDetector):
     ----------
     likelihood_model_ : LikelihoodModel
         The fitted model of the inliers.
-    background_model_ : LikelihoodModel or None
+    background_model_ : LikelihoodModel, density estimator or None
         The fitted background; None for input complexity.
     offset_ : float
         Samples that score below it are outliers.
@@ -236,8 +239,10 @@ class LikelihoodRatioDetector(SampleDetector):
         return parts[:, self._chosen(parts.shape[1])].sum(axis=1)
 
     def _of_background(self, samples: np.ndarray) -> np.ndarray:
-        if self.background_model_ is not None:
+        if isinstance(self.background_model_, LikelihoodModel):
             return self._of_model(self.background_model_, samples)
+        if self.background_model_ is not None:
+            return self.background_model_.score_samples(samples)
         images = check_samples(samples, input_shape=self.likelihood_model_.input_shape)
         return -code_lengths(images, codec=self.background)
 
@@ -252,40 +257,49 @@ class LikelihoodRatioDetector(SampleDetector):
         return chosen
 
     def _check_background(self) -> None:
-        if not isinstance(self.background, str):
-            if isinstance(self.background, GenerativeNet) and self.background_data is None:
-                raise ValueError(
-                    "an unfitted GenerativeNet as background needs background_data=, samples of a "
-                    "more general distribution to fit it on. Pass a fitted one inside "
-                    "sklearn.frozen.FrozenEstimator, or background='perturbed' to fit a clone of "
-                    "the estimator on mutated training samples."
-                )
-            return
+        if isinstance(self.background, str):
+            self._check_named_background()
+        elif isinstance(self.background, GenerativeNet) and self.background_data is None:
+            raise ValueError(
+                "an unfitted GenerativeNet as background needs background_data=, samples of a "
+                "more general distribution to fit it on. Pass a fitted one inside "
+                "sklearn.frozen.FrozenEstimator, or background='perturbed' to fit a clone of "
+                "the estimator on mutated training samples."
+            )
+        elif _is_other_density(self.background):
+            self._refuse_contributions()
+
+    def _check_named_background(self) -> None:
         if self.background == PERTURBED:
             self._trainable()
-        elif self.background not in CODECS:
+        elif self.background in CODECS:
+            self._refuse_contributions()
+            check_codec(self.background)
+        else:
             raise ValueError(
                 f"background must be an estimator, {PERTURBED!r} or a codec, one of "
                 f"{sorted(CODECS)}; got {self.background!r}"
             )
-        elif self.contributions is not None:
-            raise ValueError(
-                "input complexity is that of the whole image and cannot be compared with some "
-                "contributions to its log-likelihood: use contributions=None, or a flow as the "
-                "background"
-            )
-        else:
-            check_codec(self.background)
 
-    def _fit_background(self, samples: np.ndarray) -> LikelihoodModel | None:
-        if not isinstance(self.background, str):
-            data = samples if self.background_data is None else check_samples(self.background_data)
-            return self._fit_model(self.background, data, self.log_likelihood)
-        if self.background != PERTURBED:
+    def _refuse_contributions(self) -> None:
+        if self.contributions is not None:
+            raise ValueError(
+                f"the background {self.background!r} judges whole samples, which cannot be "
+                "compared with some contributions to a log-likelihood: use contributions=None, or "
+                "a flow as the background"
+            )
+
+    def _fit_background(self, samples: np.ndarray) -> LikelihoodModel | Any | None:
+        if self.background == PERTURBED:
+            rng = np.random.RandomState(self._seed)
+            mutated = mutate(samples, self.perturbation, self.mutation_rate, rng)
+            return self._fit_model(clone(self._trainable()), mutated, self.log_likelihood)
+        if isinstance(self.background, str):
             return None
-        rng = np.random.RandomState(self._seed)
-        mutated = mutate(samples, self.perturbation, self.mutation_rate, rng)
-        return self._fit_model(clone(self._trainable()), mutated, self.log_likelihood)
+        data = samples if self.background_data is None else check_samples(self.background_data)
+        if _is_other_density(self.background):
+            return clone(self.background).fit(data, None)
+        return self._fit_model(self.background, data, self.log_likelihood)
 
     def _trainable(self) -> GenerativeNet:
         """The estimator whose clone learns the background."""
@@ -298,6 +312,17 @@ class LikelihoodRatioDetector(SampleDetector):
                 f"GenerativeNet, or one inside sklearn.frozen.FrozenEstimator; got {estimator!r}"
             )
         return estimator
+
+
+def _is_other_density(estimator: Any) -> bool:
+    """Whether it is a density estimator of scikit-learn's kind, but none with a module."""
+    inner = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+    return (
+        isinstance(inner, BaseEstimator)
+        and not isinstance(inner, GenerativeNet)
+        and not is_outlier_detector(inner)
+        and hasattr(inner, "score_samples")
+    )
 
 
 def log_ratio(model: np.ndarray, background: np.ndarray) -> np.ndarray:

@@ -8,14 +8,7 @@ from typing import Any
 import numpy as np
 
 from skgradood.inspection._features import check_sets, measure
-from skgradood.inspection._panels import (
-    COLOURS,
-    MARKERS,
-    chosen_columns,
-    panels,
-    short_title,
-    style,
-)
+from skgradood.inspection._panels import chosen_columns, marker, panels, short_title, style
 
 _PANELS = 3
 _BINS = 25
@@ -298,11 +291,10 @@ class LayerNormDisplay:
                 array[touched, i],
                 array[touched, j],
                 s=10,
-                marker=MARKERS[k % len(MARKERS)],
-                color=COLOURS[k % len(COLOURS)],
                 alpha=0.6,
                 linewidths=0,
                 zorder=2 if k else 3,
+                **marker(k),
             )
         ax.set_xlabel(f"log squared norm\n{short_title(self.layer_names[i])}", fontsize="medium")
         ax.set_ylabel(f"log squared norm\n{short_title(self.layer_names[j])}", fontsize="medium")
@@ -311,7 +303,7 @@ class LayerNormDisplay:
     def _legend(self, ax: Any) -> None:
         """One entry a set, with the line of the histograms and the marker of the scatter."""
         handles = [
-            ax.plot([], [], marker=MARKERS[k % len(MARKERS)], label=name, **style(k))[0]
+            ax.plot([], [], label=name, **(marker(k) | style(k)))[0]
             for k, name in enumerate(self.features)
         ]
         ax.legend(

@@ -22,8 +22,18 @@ _TITLE_HEAD, _TITLE_TAIL = 9, 20
 
 
 def style(i: int) -> dict[str, Any]:
-    """Colour and line style of the i-th curve."""
-    return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINE_STYLES[i % len(LINE_STYLES)]}
+    """Colour and line style of the i-th curve; none recurs before there are 31."""
+    return {"color": _colour(i), "linestyle": LINE_STYLES[i % len(LINE_STYLES)]}
+
+
+def marker(i: int) -> dict[str, Any]:
+    """Colour and marker of the i-th scatter; none recurs before there are 43."""
+    return {"color": _colour(i), "marker": MARKERS[i % len(MARKERS)]}
+
+
+def _colour(i: int) -> str:
+    """The first colour is that of the first set alone."""
+    return COLOURS[1 + (i - 1) % (len(COLOURS) - 1)] if i else COLOURS[0]
 
 
 def panels(ax: Any, n: int, *, width: float = 3.2, height: float = 3.0) -> np.ndarray:

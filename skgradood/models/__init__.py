@@ -7,6 +7,7 @@ from skgradood.models.glow import Glow
 from skgradood.models.linear_flow import LinearFlow
 from skgradood.models.neural_spline_flow import NeuralSplineFlow
 from skgradood.models.pixel_cnn import PixelCNN
+from skgradood.models.pixel_difference import PixelDifferenceModel
 from skgradood.models.real_nvp import RealNVP
 from skgradood.models.vae import VAE
 
@@ -19,5 +20,6 @@ __all__ = [
     "LinearFlow",
     "NeuralSplineFlow",
     "PixelCNN",
+    "PixelDifferenceModel",
     "RealNVP",
 ]

@@ -11,9 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chisquare
+from scipy.stats import chisquare, multivariate_normal
 from sklearn.base import clone
+from sklearn.ensemble import IsolationForest
 from sklearn.frozen import FrozenEstimator
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 
 from skgradood import ConformalDetector, GenerativeNet, LikelihoodRatioDetector
@@ -21,7 +23,7 @@ from skgradood.detectors._likelihood_ratio import log_ratio
 from skgradood.detectors._mutation import mutate
 from skgradood.metrics import auroc
 from skgradood.model_selection import InlierKFold, outlier_scorer
-from skgradood.models import VAE, DiagonalGaussian, Glow
+from skgradood.models import VAE, DiagonalGaussian, Glow, PixelDifferenceModel
 from skgradood.persistence import load, save
 from skgradood.utils import make_groups
 from tests.detectors.likelihoods import Given, PixelTable, gaussian, gaussian_log_prob
@@ -173,7 +175,7 @@ def test_complexity_finds_what_is_simple_and_probable(images, table):
 def test_complexity_needs_bytes(rows, images):
     with pytest.raises(ValueError, match=r"dtype float64.*uint8"):
         LikelihoodRatioDetector(gaussian(MEAN, SCALE), "zlib").fit(rows)
-    with pytest.raises(ValueError, match="input complexity is that of the whole image"):
+    with pytest.raises(ValueError, match="judges whole samples"):
         LikelihoodRatioDetector(flow(), "zlib", contributions="last").fit(images)
 
 
@@ -261,7 +263,6 @@ def test_contributions_are_compared_alone(chosen, images):
 
 
 def flow_parts(module, images):
-
     with torch.no_grad():
         return module.log_prob_contributions(torch.as_tensor(images)).double().numpy()
 
@@ -282,6 +283,43 @@ def test_wrong_contributions_are_refused(images, rows):
     gaussians = gaussian(MEAN, SCALE), gaussian(WIDE_MEAN, WIDE_SCALE)
     with pytest.raises(TypeError, match=r"DiagonalGaussian has no method log_prob_contributions"):
         LikelihoodRatioDetector(*gaussians, contributions="last").fit(rows)
+
+
+# --- density estimators as backgrounds -------------------------------------------------------
+
+
+def test_a_gaussian_mixture_of_the_training_samples_or_of_others(rows, rng):
+    model, mixture = gaussian(MEAN, SCALE), GaussianMixture(random_state=0)
+    X, others = 3 * rng.normal(size=(2, 50, 2))
+    for data, seen in ((None, rows), (others, others)):
+        detector = LikelihoodRatioDetector(model, mixture, background_data=data).fit(rows)
+        background = multivariate_normal(seen.mean(axis=0), np.cov(seen.T, bias=True))
+        expected = gaussian_log_prob(X, MEAN, SCALE) - background.logpdf(X)
+        np.testing.assert_allclose(detector.score_samples(X), expected, rtol=1e-3)
+        assert not hasattr(mixture, "means_")
+
+
+def test_pixel_differences_as_the_background(table, images):
+    model = PixelDifferenceModel()
+    detector = LikelihoodRatioDetector(table, model).fit(images)
+    fitted = clone(model).fit(images)
+    with torch.no_grad():
+        likelihoods = table.log_prob(torch.from_numpy(images)).double().numpy()
+    expected = likelihoods - fitted.score_samples(images)
+    np.testing.assert_allclose(detector.score_samples(images), expected, rtol=1e-6)
+    frozen = LikelihoodRatioDetector(table, FrozenEstimator(fitted)).fit(images[:5])
+    np.testing.assert_array_equal(frozen.score_samples(images), detector.score_samples(images))
+    grouped = LikelihoodRatioDetector(table, FrozenEstimator(fitted), grouped=True)
+    groups = make_groups(images, 5, random_state=0)
+    of_samples = detector.score_samples(groups.reshape(-1, 1, 8, 8)).reshape(-1, 5)
+    np.testing.assert_allclose(grouped.fit(groups).score_samples(groups), of_samples.mean(axis=1))
+
+
+def test_densities_that_are_no_background(images, rows):
+    with pytest.raises(ValueError, match="judges whole samples"):
+        LikelihoodRatioDetector(flow(), PixelDifferenceModel(), contributions="last").fit(images)
+    with pytest.raises(TypeError, match="estimator must be"):
+        LikelihoodRatioDetector(gaussian(MEAN, SCALE), IsolationForest()).fit(rows)
 
 
 # --- as an estimator -------------------------------------------------------------------------
@@ -308,7 +346,7 @@ def test_grid_search_over_backgrounds_and_mutation_rates(images, rng):
     assert search.best_score_ > 0.9
 
 
-@pytest.mark.parametrize("background", ["zlib", "perturbed"])
+@pytest.mark.parametrize("background", ["zlib", "perturbed", PixelDifferenceModel()])
 def test_saved_calibrated_and_constant_images(background, images, tmp_path):
     net = GenerativeNet(VAE, module__width=4, module__latent_dim=2, max_epochs=1, random_state=0)
     detector = LikelihoodRatioDetector(net, background, random_state=0)
