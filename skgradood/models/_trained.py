@@ -72,16 +72,16 @@ class TrainedModule(BaseEstimator):
         A module may bound the log-likelihood of discrete images through noise: ``elbo(X,
         generator)`` of `Glow` is the density under uniform dequantisation, that of `VAE` the bound
         with a draw from the posterior. Published bits per dimension are means of such bounds, and
-        so are these: an upper bound of the code length on average. `score_samples` is free of
-        noise, at a point where the density may be larger. Other modules have one log-likelihood.
+        so are these: on average no fewer than those of the log-likelihood. `score_samples` is free
+        of noise, at a point where the density may be larger. Other modules have but one number.
 
         Parameters
         ----------
         X : array-like
             As in `fit`.
         n_draws : int or None, default=1
-            Draws of the noise to average over, which changes the expectation of nothing; None: the
-            noise-free ``log_prob``, which is no bound.
+            Draws of the noise to average over; more make each image's number less noisy. None:
+            the noise-free ``log_prob``, which is no bound.
         random_state : int, default=0
             Seeds the noise, together with each sample's own content.
 
@@ -105,15 +105,14 @@ class TrainedModule(BaseEstimator):
 
     def _mean_bounds(self, X: Any, n_draws: int, random_state: int) -> np.ndarray:
         """The mean of the module's ``elbo`` over draws of noise that belong to the sample, (n,)."""
+        bound = LogLikelihood("elbo", random_state)
 
         def mean_bound(module: nn.Module, X: Tensor, generator: torch.Generator) -> Tensor:
-            elbo = cast("Callable[..., Tensor]", module.elbo)
-            return torch.stack([elbo(X, generator) for _ in range(n_draws)]).mean(dim=0)
+            return torch.stack([bound(module, X, generator) for _ in range(n_draws)]).mean(dim=0)
 
-        seeds = LogLikelihood(mean_bound, random_state).row_seeds
         with isolated_rng():
             return self._evaluate(
-                lambda batch: with_row_noise(mean_bound, self.module_, batch, seeds), X
+                lambda batch: with_row_noise(mean_bound, self.module_, batch, bound.row_seeds), X
             )
 
     def sample(self, n: int, random_state: Any = None, *, label: Any = None) -> np.ndarray:

@@ -61,8 +61,8 @@ class Glow(ClassConditional):
     conditioner : {"convolutional", "dense", "local"}, default="convolutional"
         What the networks inside couplings and priors see [2]_: neighbourhoods, through
         convolutions; the whole image, through fully connected layers; or, through convolutions of
-        1 x 1, one position of the squeezed image. Patches of ``2 ** n_levels`` pixels are then
-        independent and distributed alike.
+        1 x 1, one position of the squeezed image. Square patches of side ``2 ** n_levels`` are then
+        independent and distributed alike, unless there are classes.
     permutation : {"lu", "plain"}, default="lu"
         How the invertible 1x1 convolutions are parametrised.
     learned_prior : bool, default=True
