@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skgradood.detectors._base import contamination_offset
-from skgradood.detectors._empirical import two_sided_log_p
+from skgradood.detectors._reference import two_sided_log_p
 from skgradood.detectors._samples import (
     SAMPLE_CONSTRAINTS,
     SampleDetector,
