@@ -11,7 +11,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from skgradood import RoseDetector, ScoreTestDetector
 from skgradood.baselines import RECOMMENDED, baseline_detectors
-from skgradood.detectors._recommended import on_columns
+from skgradood.detectors import on_columns
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from benchmarks.features import argument_parser, trained
 from benchmarks.images import load_division
 from benchmarks.presets import PRESETS
 from skgradood import CombinedDetector, RoseDetector
-from skgradood.detectors._recommended import on_columns, recommended_detector
+from skgradood.detectors import on_columns, recommended_detector
 from skgradood.fisher import FisherEstimate, FisherOptions, QuadraticForms
 from skgradood.gradients import GradientEngine, layer_layout
 from skgradood.metrics import auroc

@@ -10,8 +10,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import OneClassSVM
 
-from skgradood.detectors import ChiSquareJointDensity
-from skgradood.detectors._recommended import on_columns, recommended_detector
+from skgradood.detectors import ChiSquareJointDensity, on_columns, recommended_detector
 
 RECOMMENDED = "recommended"
 _NORMS, _PRECONDITIONED = "__identity", "__ekfac"

@@ -6,7 +6,7 @@ from typing import Any
 
 from sklearn.pipeline import Pipeline
 
-from skgradood.detectors._recommended import recommended_detector
+from skgradood.detectors import recommended_detector
 from skgradood.features import FisherPreconditioner
 from skgradood.gradients.layers import Layers
 

@@ -6,6 +6,7 @@ from skgradood.detectors._fisher_mmd import FisherMMDDetector
 from skgradood.detectors._joint_density import ChiSquareJointDensity
 from skgradood.detectors._likelihood import LogLikelihoodDetector, TypicalityDetector
 from skgradood.detectors._likelihood_ratio import LikelihoodRatioDetector
+from skgradood.detectors._recommended import on_columns, recommended_detector
 from skgradood.detectors._regret import LikelihoodRegretDetector
 from skgradood.detectors._rnd import RandomNetworkDistillationDetector
 from skgradood.detectors._rose import RoseDetector
@@ -27,4 +28,6 @@ __all__ = [
     "SteinDiscrepancyDetector",
     "TypicalityDetector",
     "WaicDetector",
+    "on_columns",
+    "recommended_detector",
 ]

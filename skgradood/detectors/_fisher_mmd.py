@@ -65,15 +65,8 @@ class FisherMMDDetector(SampleDetector):
     damping : float or "auto", default="auto"
         Added to every eigenvalue of F before it is inverted, as a multiple of the tensor's mean
         eigenvalue; "auto" is 0.003.
-    log_likelihood : str or callable, default="log_prob"
-        The name of a method of the module, or a callable ``(module, X, generator) -> (n,)``.
-    contamination : "auto" or float in (0, 0.5], default="auto"
-        Share of the training rows that ``predict`` calls outliers; "auto" is 0.05. Use
-        `ConformalDetector` where the false-positive rate matters.
-    batch_size : int or "auto", default="auto"
-        Rows a pass.
-    device : str or torch.device, default="auto"
-        Where to compute; "auto" is a GPU where there is one.
+    log_likelihood, contamination, batch_size, device
+        As in `LogLikelihoodDetector`.
     random_state : int, RandomState or None, default=None
         Seed of whatever noise the log-likelihood draws, of the division into halves and of
         "sketch"; None is a fixed seed, too.

@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skgradood.detectors._base import contamination_offset
-from skgradood.detectors._empirical import two_sided_log_p
+from skgradood.detectors._reference import two_sided_log_p
 from skgradood.detectors._samples import (
     SAMPLE_CONSTRAINTS,
     SampleDetector,
@@ -179,11 +179,7 @@ class TypicalityDetector(SampleDetector):
         2 min(F, 1 - F), with F the empirical distribution of the training samples' (or groups')
         log-likelihoods, continued smoothly beyond the last of them. The two sides then count
         alike, also if the distribution is skewed.
-    log_likelihood : str or callable, default="log_prob"
-        The name of a method of the module, or a callable ``(module, X, generator) -> (n,)``.
-    contamination : "auto" or float in (0, 0.5], default="auto"
-        Share of the training samples that ``predict`` calls outliers; "auto" is 0.05.
-    batch_size, device, random_state
+    log_likelihood, contamination, batch_size, device, random_state
         As in `LogLikelihoodDetector`.
     grouped : bool, default=False
         Whether X holds groups of samples, (n, B, ...), as `skgradood.utils.make_groups` makes

@@ -14,7 +14,6 @@ from skgradood.detectors._score_test import ScoreTestDetector
 _LOG_LIKELIHOOD = slice(-1, None)
 _STATISTICS = slice(0, -1)
 
-
 DATA = ("images", "rows")
 
 
@@ -71,5 +70,17 @@ def recommended_detector(
 
 
 def on_columns(columns: slice | list[int], *steps: Any) -> Pipeline:
-    """Make a pipeline that begins with a choice of columns."""
+    """Make a pipeline that begins with a choice of columns.
+
+    Parameters
+    ----------
+    columns : slice or list of int
+        Of the table that the pipeline takes.
+    *steps : estimator
+        What follows, the last of them usually a detector.
+
+    Returns
+    -------
+    Pipeline
+    """
     return make_pipeline(ColumnTransformer([("selected", "passthrough", columns)]), *steps)

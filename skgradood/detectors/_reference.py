@@ -1,4 +1,12 @@
-"""From a detector's scores to p-values, by what it gives to inliers it was not fitted on."""
+"""From values to p-values, by the values of inliers.
+
+Both sides of one distribution (`two_sided_log_p`), or the lower one alone (`ScoreReference`). In
+either the k-th of n reference values has (k - 1/2) / n of them below it, what lies between two of
+them is interpolated, and the tails have no end, so that outliers rank by how far they lie. Scores
+of detectors have heavy tails, which a fitted distribution describes better than a few values do.
+Log-likelihoods often end abruptly, where a fitted tail would be wrong: they keep their own
+distribution as far as it goes.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +15,13 @@ import numpy as np
 _TINY = np.finfo(np.float64).tiny
 # Distances into the tail, in units of its scale, end here, so that sums of them stay finite.
 _MAX_DISTANCE = 1e100
-# A reference of equal scores has no width; it is given this one, relative to its value.
+# Equal reference values have no width; they are given this one, relative to their value.
 _LEAST_WIDTH = 1e-6
 # The shape of a tail is exponential unless more excesses than this few say otherwise.
 _PRIOR_EXCESSES = 10
+# The outermost values of either side that set how fast an exponential tail falls.
+_TAIL_SHARE = 0.1
+_MIN_TAIL = 2
 
 
 class ScoreReference:
@@ -92,3 +103,45 @@ def _pareto_tail(excesses: np.ndarray, default: float) -> tuple[float, float]:
     l2 = 2 * (weights * (excesses / unit)).mean() - l1
     shape = n / (n + _PRIOR_EXCESSES) * max(2 - l1 / l2, 0.0) if l2 > 0 else 0.0
     return float(unit * l1 * (1 - shape)), shape
+
+
+def two_sided_log_p(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Log of the two-sided p-value of values under the distribution of a reference.
+
+    p = min(1, 2 min(F, 1 - F)), with F the empirical distribution function: the i-th of n
+    reference values has F = (i - 1/2) / n, values between two of them are interpolated, and
+    beyond the outermost the tail is exponential, with the mean excess of the outer tenth as its
+    scale. So p is continuous and falls strictly, however far a value lies out. Within the
+    reference nothing is smoothed: log-likelihoods are often bounded above, and a fitted tail
+    would give the values at such an end p-values that are far too large.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+        -inf is allowed and has p = 0.
+    reference : ndarray of shape (m,)
+        Finite, ascending.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+        At most 0.
+    """
+    lower = _log_lower_tail(values, reference)
+    upper = _log_lower_tail(-values, -reference[::-1])
+    return np.minimum(0.0, np.log(2) + np.minimum(lower, upper))
+
+
+def _log_lower_tail(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    n = len(reference)
+    heights = (np.arange(n) + 0.5) / n
+    with np.errstate(divide="ignore"):
+        inside = np.log(np.interp(values, reference, heights))
+    n_tail = min(n, max(_MIN_TAIL, int(np.ceil(_TAIL_SHARE * n))))
+    tail = reference[:n_tail]
+    spread = float(np.mean(tail[-1] - tail))
+    # Equal values have no spread: one is given to them, so that other values can be told apart.
+    scale = max(spread, _LEAST_WIDTH * abs(reference[0]), _TINY)
+    with np.errstate(over="ignore"):
+        beyond = np.log(heights[0]) + (values - reference[0]) / scale
+    return np.where(values < reference[0], beyond, inside)

@@ -77,8 +77,7 @@ class LikelihoodRegretDetector(SampleDetector):
     random_state : int, RandomState or None, default=None
         Seed of the draws; None is a fixed seed, too.
     grouped : bool, default=False
-        Whether X holds groups of samples, (n, B, ...), as `skgradood.utils.make_groups` makes
-        them. The score of a group is the mean over its samples.
+        As in `LogLikelihoodDetector`.
 
     Attributes
     ----------

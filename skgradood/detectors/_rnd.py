@@ -51,10 +51,12 @@ class RandomNetworkDistillationDetector(SampleDetector):
         How copies are blurred: small singular values removed, high cosine frequencies removed, a
         Gaussian filter, or (a control that blurs nothing in particular) columns projected onto a
         random subspace. None: no copies, the detector of [1]_. Only uint8 images can be blurred.
+        The first three are kinds of blurring in [2]_; what "random" projects and how is ours, and
+        need not be what the paper means by the word.
     severity : float, sequence of float or None, default=None
         Degree of every blurred copy: for "gaussian" the standard deviation in pixels (None: 1),
         for the others the share of singular values, frequencies or dimensions that is removed
-        (None: 0.5).
+        (None: 0.5). The defaults are ours.
     n_features : int, default=64
         Length of what the networks put out.
     width : int, default=16
@@ -75,8 +77,7 @@ class RandomNetworkDistillationDetector(SampleDetector):
         Seed of the networks, the order of the samples and the random blur; None is a fixed seed,
         too.
     grouped : bool, default=False
-        Whether X holds groups of samples, (n, B, ...), as `skgradood.utils.make_groups` makes
-        them. The score of a group is the mean over its samples.
+        As in `LogLikelihoodDetector`.
 
     Attributes
     ----------

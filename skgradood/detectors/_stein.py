@@ -68,15 +68,8 @@ class SteinDiscrepancyDetector(SampleDetector):
     statistic : {"biased", "unbiased"}, default="biased"
         "biased": the mean over all pairs, at least 0. "unbiased": that over pairs of different
         samples, whose expectation under p is 0; it takes groups of two or more.
-    log_likelihood : str or callable, default="log_prob"
-        The name of a method of the module, or a callable ``(module, X, generator) -> (n,)``.
-    contamination : "auto" or float in (0, 0.5], default="auto"
-        Share of the training rows that ``predict`` calls outliers; "auto" is 0.05. Use
-        `ConformalDetector` where the false-positive rate matters.
-    batch_size : int or "auto", default="auto"
-        Samples a pass.
-    device : str or torch.device, default="auto"
-        Where to compute; "auto" is a GPU where there is one.
+    log_likelihood, contamination, batch_size, device
+        As in `LogLikelihoodDetector`.
     random_state : int, RandomState or None, default=None
         Seed of whatever noise the log-likelihood draws, and of the samples that the median is
         taken over; None is a fixed seed, too.

@@ -43,19 +43,13 @@ class WaicDetector(SampleDetector):
         Members that are made of one `GenerativeNet`, at least 2.
     log_likelihood : str or callable, default="log_prob"
         The name of a method of the modules, or a callable ``(module, X, generator) -> (n,)``.
-    contamination : "auto" or float in (0, 0.5], default="auto"
-        Share of the training samples that ``predict`` calls outliers; "auto" is 0.05. Use
-        `ConformalDetector` where the false-positive rate matters.
-    batch_size : int or "auto", default="auto"
-        Samples a pass.
-    device : str or torch.device, default="auto"
-        Where to compute; "auto" is a GPU where there is one.
+    contamination, batch_size, device
+        As in `LogLikelihoodDetector`.
     random_state : int, RandomState or None, default=None
         From it come the members' seeds and that of whatever noise the log-likelihood draws; None
         is a fixed seed, too.
     grouped : bool, default=False
-        Whether X holds groups of samples, (n, B, ...), as `skgradood.utils.make_groups` makes
-        them. The score of a group is the mean over its samples.
+        As in `LogLikelihoodDetector`.
 
     Attributes
     ----------

@@ -90,8 +90,8 @@ def bounds_before_and_after(
     variational = cast("VariationalModule", module)
     leaves, posterior = _VARIABLES[over](module, X)
     # The state of many copies fills no cache: it is to be passed over once a step.
-    fused = {"fused": True} if optimizer in _FUSED else {}
-    update = OPTIMIZERS[optimizer](leaves, lr=lr, **fused)  # type: ignore[call-arg]
+    options: dict[str, Any] = {"fused": True} if optimizer in _FUSED else {}
+    update = OPTIMIZERS[optimizer](leaves, lr=lr, **options)  # type: ignore[call-arg]
     values = _average_bound(variational, X, posterior(), noise)
     before = after = values.detach()
     for _ in range(n_steps):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
+from sklearn.ensemble import IsolationForest
+from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import Pipeline
 from sklearn.svm import OneClassSVM
 
@@ -14,6 +15,13 @@ from skgradood.models import GenerativeNet
 from skgradood.models._fitted import LikelihoodModel
 from skgradood.models._state import TRAINING_OPTIONS, ModuleRecipe
 from skgradood.persistence._fisher import FISHER_CLASSES, export_part, restore_part
+from skgradood.persistence._sklearn import (
+    export_forest,
+    export_lof,
+    restore_forest,
+    restore_lof,
+    restore_svm,
+)
 
 _RECIPE = ("factory", "arguments", "dtype")
 
@@ -80,40 +88,13 @@ def _restore_pipeline(pipeline: Pipeline, state: dict[str, Any]) -> None:
     vars(pipeline).update(state)
 
 
-def _restore_svm(svm: OneClassSVM, state: dict[str, Any]) -> None:
-    if "support_vectors_" in state:
-        _check_fitted_svm(state)
-    vars(svm).update(state)
-
-
-def _check_fitted_svm(state: dict[str, Any]) -> None:
-    """Compare array sizes: libsvm, in C, reads as many numbers as one promises of the other."""
-    n_vectors, n_features = np.shape(state["support_vectors_"])
-    expected = {
-        "support_": (n_vectors,),
-        "_dual_coef_": (1, n_vectors),
-        "dual_coef_": (1, n_vectors),
-        "_intercept_": (1,),
-        "intercept_": (1,),
-        "_n_support": (2,),
-    }
-    wrong = [name for name, shape in expected.items() if np.shape(state.get(name, ())) != shape]
-    if wrong or any(count != n_vectors for count in state["_n_support"]):
-        raise ValueError(
-            f"the OneClassSVM has {n_vectors} support vectors, but other numbers of "
-            f"{', '.join(wrong) or '_n_support'}"
-        )
-    if state.get("_sparse") is not False or state.get("n_features_in_") != n_features:
-        raise ValueError(
-            f"the OneClassSVM has support vectors of {n_features} features and expects others"
-        )
-
-
 _CODECS: dict[type, Codec] = {
     GenerativeNet: Codec(_export_net, _restore_net),
     LikelihoodModel: Codec(_export_likelihood, _restore_likelihood),
     Pipeline: Codec(_export_pipeline, _restore_pipeline),
-    OneClassSVM: Codec(_export_attributes, _restore_svm),
+    IsolationForest: Codec(export_forest, restore_forest),
+    LocalOutlierFactor: Codec(export_lof, restore_lof),
+    OneClassSVM: Codec(_export_attributes, restore_svm),
     **dict.fromkeys(FISHER_CLASSES, Codec(export_part, restore_part)),
 }
 # What estimators hold, and is none itself.

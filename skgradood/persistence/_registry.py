@@ -17,8 +17,10 @@ _SKLEARN = {
     "sklearn.compose": ("ColumnTransformer",),
     "sklearn.covariance": ("EllipticEnvelope", "EmpiricalCovariance", "LedoitWolf", "MinCovDet"),
     "sklearn.decomposition": ("PCA",),
+    "sklearn.ensemble": ("IsolationForest",),
     "sklearn.frozen": ("FrozenEstimator",),
     "sklearn.mixture": ("GaussianMixture",),
+    "sklearn.neighbors": ("LocalOutlierFactor",),
     "sklearn.pipeline": ("FeatureUnion", "Pipeline"),
     "sklearn.preprocessing": (
         "FunctionTransformer", "MinMaxScaler", "PowerTransformer", "QuantileTransformer",

@@ -19,7 +19,7 @@ from skgradood import (
     TypicalityDetector,
     layer_gradient_norms,
 )
-from skgradood.detectors._empirical import two_sided_log_p
+from skgradood.detectors._reference import two_sided_log_p
 from skgradood.model_selection import InlierKFold, outlier_scorer
 from skgradood.models import VAE, DiagonalGaussian
 from skgradood.persistence import load, save
