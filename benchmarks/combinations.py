@@ -24,7 +24,7 @@ from sklearn.svm import OneClassSVM
 from benchmarks.detectors import PAPERS_TABLE, RECOMMENDED_TABLE
 from benchmarks.features import ROOT, latest
 from skgradood import ChiSquareJointDensity, CombinedDetector, ScoreTestDetector
-from skgradood.detectors._recommended import on_columns
+from skgradood.detectors import on_columns
 
 _OWN_PARTS = ("reference", "calibration", "test")
 STATISTICS = ("identity", "diagonal", "EKFAC", "EKFAC, power 2")
