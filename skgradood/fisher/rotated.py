@@ -83,7 +83,7 @@ class Rotated(Approximation):
             return torch.zeros(shape, dtype=torch.float64, device=gradient.device)
         if not self.form_reads_factors(gradient):
             coordinates = self._coordinates(gradient)
-            weights = self._weights(coordinates.flat, with_norm=with_norm)
+            weights = self._weights(coordinates.like, with_norm=with_norm)
             return weighted_sums_of_squares(coordinates, weights)
         parts = []
         for left, right in self._rotated_factors(gradient):
