@@ -58,7 +58,7 @@ class KroneckerBasis:
         left, right = factors
         first, *others = self.vectors
         if first is not None:
-            left = first.mT @ left
+            left = _along(left, 1, first)
         if self.channels is not None:
             others[0] = None
         if all(vectors is None for vectors in others):
@@ -109,7 +109,11 @@ def _along(gradients: Tensor, mode: int, vectors: Tensor) -> Tensor:
         return gradients @ vectors
     before, after = gradients.shape[:dim], gradients.shape[dim + 1 :]
     matrices = gradients.reshape(-1, gradients.shape[dim], math.prod(after))
-    return (vectors.mT @ matrices).reshape(*before, vectors.shape[1], *after)
+    if matrices.shape[2] < matrices.shape[1]:  # one product, not one for every thin matrix
+        rotated = (matrices.mT @ vectors).mT
+    else:
+        rotated = vectors.mT @ matrices
+    return rotated.reshape(*before, vectors.shape[1], *after)
 
 
 def eigenbasis(matrix: Tensor) -> tuple[Tensor, Tensor]:

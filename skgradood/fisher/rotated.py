@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -83,31 +83,29 @@ class Rotated(Approximation):
             return torch.zeros(shape, dtype=torch.float64, device=gradient.device)
         if not self.form_reads_factors(gradient):
             coordinates = self._coordinates(gradient)
-            weights = self._weights(coordinates.flat, with_norm=with_norm)
+            weights = self._weights(coordinates.like, with_norm=with_norm)
             return weighted_sums_of_squares(coordinates, weights)
         parts = []
         for left, right in self._rotated_factors(gradient):
-            weights = self._weights(left, with_norm=with_norm)
             if left.shape[2] > 1:
+                weights = self._weights(left, with_norm=with_norm)
                 parts.append(weighted_sums_of_squares(Products(left, right), weights))
             else:
-                parts.append(self._bilinear_forms(left[..., 0], right[..., 0], weights))
+                squares = (factor[..., 0].double().square() for factor in (left, right))
+                parts.append(self._bilinear_forms(*squares, with_norm=with_norm))
         return torch.cat(parts, dim=1)
 
     def _weights(self, like: Tensor, *, with_norm: bool) -> list[Tensor | None]:
         inverse = self._inverse_for(like)
         return [None, inverse] if with_norm else [inverse]
 
-    def _bilinear_forms(
-        self, left: Tensor, right: Tensor, weights: Sequence[Tensor | None]
-    ) -> Tensor:
-        """The forms of outer products of (m, p) and (m, q), which need not be formed."""
-        squares, others = left.double().square(), right.double().square()
+    def _bilinear_forms(self, left: Tensor, right: Tensor, *, with_norm: bool) -> Tensor:
+        """Forms of outer products, which need not be formed, of squares (m, p) and (m, q)."""
         forms = [
-            squares.sum(1) * others.sum(1)
+            left.sum(1) * right.sum(1)
             if w is None
-            else ((squares @ w.reshape(self.basis.sizes[0], -1).double()) * others).sum(1)
-            for w in weights
+            else ((left @ w.reshape(self.basis.sizes[0], -1)) * right).sum(1)
+            for w in self._weights(left, with_norm=with_norm)
         ]
         return torch.stack(forms)
 

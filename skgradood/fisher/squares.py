@@ -33,12 +33,12 @@ class Block(NamedTuple):
 
 
 class Rows:
-    """Coordinates as they are, (m, ...)."""
+    """Coordinates as they are, (m, ...); ``like`` has their dtype and device."""
 
     def __init__(self, rows: Tensor) -> None:
         flat = rows.reshape(len(rows), -1)
         self.flat = flat if flat.shape[1] > _LONG_ROW else flat.double()
-        self.shape = flat.shape
+        self.like, self.shape = self.flat, flat.shape
 
     def blocks(self) -> Iterator[Block]:
         """All coordinates, those of all samples one after the other."""
@@ -65,11 +65,11 @@ class Rows:
 
 
 class Products:
-    """Coordinates as sums of products, Σ_t left[m, p, t] right[m, q, t]."""
+    """Coordinates as sums of products, Σ_t left[m, p, t] right[m, q, t]; ``like`` likewise."""
 
     def __init__(self, left: Tensor, right: Tensor) -> None:
         self.left, self.right = left, right
-        self.flat = left  # of the same dtype and device
+        self.like = left
         self.shape = torch.Size((len(left), left.shape[1] * right.shape[1]))
 
     def blocks(self) -> Iterator[Block]:
@@ -112,8 +112,8 @@ def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor |
     -------
     Tensor of shape (number of weights, m), float64
     """
-    flat = [w if w is None else w.reshape(-1).to(source.flat.dtype) for w in weights]
-    if not source.flat.is_cpu:  # where looking for rows that overflow would make the device wait
+    flat = [w if w is None else w.reshape(-1).to(source.like.dtype) for w in weights]
+    if not source.like.is_cpu:  # where looking for rows that overflow would make the device wait
         return torch.cat(
             [torch.stack([_weighted_norms(rows, w) for w in flat]) for rows in _whole_rows(source)],
             dim=1,
@@ -131,12 +131,12 @@ def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor |
 
 def sum_of_squares_over_rows(source: Rows | Products) -> Tensor:
     """Σ_i r_ij² of every coordinate, (k,) float64."""
-    if not source.flat.is_cpu:
+    if not source.like.is_cpu:
         parts = [rows.square().sum(0, dtype=torch.float64) for rows in _whole_rows(source)]
         return torch.stack(parts).sum(0)
     totals = torch.zeros(source.shape[1], dtype=torch.float64)
     for samples in _slices(source.shape[0], _ROWS_A_SUM):
-        partial = source.flat.new_zeros(source.shape[1])
+        partial = source.like.new_zeros(source.shape[1])
         for _, coordinates, squares in source.of(samples).blocks():
             partial[coordinates] += squares[0] if len(squares) == 1 else squares.sum(0)
         totals += partial

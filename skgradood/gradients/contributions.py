@@ -21,6 +21,8 @@ BLOCK_NUMBERS = 1 << 21
 # Rows of more numbers are summed in pieces, on a CPU.
 _LONG_ROW = 4096
 _PIECE = 256
+_DOT_PIECE = 1 << 16
+HAS_DOT = (torch.float32, torch.float64)
 
 # A Gram norm that is a smaller share of its absolute terms than this has lost over three digits.
 _LEAST_GRAM_SHARE = 2e-3
@@ -72,7 +74,8 @@ class Contribution(ABC):
     def squared_norm(self) -> Tensor:
         """Squared norms, (n,) float64; from dense gradients, block by block."""
         blocks = row_blocks(self.n, self.numbers_a_row())
-        return torch.cat([sum_of_squares(self.dense(rows)) for rows in blocks])
+        norms = [sum_of_squares(self.dense(rows)) for rows in blocks]
+        return norms[0] if len(norms) == 1 else torch.cat(norms)
 
     def numbers_a_row(self) -> int:
         """Numbers that one sample's dense gradient takes on the way."""
@@ -113,12 +116,21 @@ def sum_of_squares(gradients: Tensor) -> Tensor:
     flat = gradients.reshape(len(gradients), -1)
     if flat.is_complex():
         flat = torch.view_as_real(flat).flatten(1)
-    if flat.shape[1] <= _LONG_ROW or not flat.is_cpu:
+    if flat.shape[1] <= _LONG_ROW or not flat.is_cpu or flat.dtype not in HAS_DOT:
         return _norm_in_float64(flat).square()
-    norms = _dot(flat, flat)
+    norms = torch.tensor([squared_length(row) for row in flat], dtype=torch.float64)
     for row in (~norms.isfinite()).nonzero()[:, 0].tolist():
         norms[row] = _norm_in_float64(flat[row : row + 1])[0].square()
     return norms
+
+
+def squared_length(row: Tensor) -> float:
+    """Of one vector in float32 or float64 on a CPU, by its library's own inner product.
+
+    Within a piece that adds in the vector's precision, to 1e-8 of the sum for float32; there is
+    no temporary, and it is infinite where squares are beyond that precision.
+    """
+    return sum(float(torch.dot(piece, piece)) for piece in row.split(_DOT_PIECE))
 
 
 def _norm_in_float64(flat: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skgradood.gradients.contributions import (
+    HAS_DOT,
     Contribution,
     FactorLayout,
     Factors,
@@ -20,7 +21,7 @@ from skgradood.gradients.contributions import (
     gram_norm,
     in_basis,
     row_blocks,
-    sum_of_squares,
+    squared_length,
 )
 
 # Microseconds a number copied into patches, a multiplication in a batched product and in a
@@ -80,9 +81,8 @@ class ConvolutionContribution(Contribution):
         way = self._cheapest(self._ways)
         if way == "gram":
             return self._gram_norm()
-        if way == "one by one":  # each is squared while it is in cache, and never stacked
-            gradients = self._each(slice(None))
-            return torch.cat([sum_of_squares(gradient[None]) for gradient in gradients])
+        if way == "one by one" and self.patched.dtype in HAS_DOT:
+            return self._norms_one_by_one()
         return super().squared_norm()
 
     def numbers_a_row(self) -> int:
@@ -173,6 +173,13 @@ class ConvolutionContribution(Contribution):
         weight = inputs.new_empty(self.shape)  # only its shape is read
         for x, gradient in zip(inputs, outputs, strict=True):
             yield weight_gradient(x, gradient, weight, self.geometry)
+
+    def _norms_one_by_one(self) -> Tensor:
+        """Each gradient is squared while it is in cache, and never stacked."""
+        gradients = self._each(slice(None))
+        lengths = [squared_length(gradient.flatten()) for gradient in gradients]
+        norms = torch.tensor(lengths, dtype=torch.float64)
+        return dense_where_distrusted(self, norms, norms.isfinite())
 
     def _gram_norm(self) -> Tensor:
         groups = self.geometry.groups

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
+import types
 from collections.abc import Callable
 
 import numpy as np
@@ -140,6 +142,13 @@ def is_differentiable(values: Tensor, log_likelihood: LogLikelihood, module: nn.
 
 
 def _takes_generator(method: Callable) -> bool:
+    if isinstance(method, types.MethodType) and isinstance(method.__func__, types.FunctionType):
+        return _has_generator(method.__func__)
+    return _has_generator.__wrapped__(method)
+
+
+@functools.lru_cache(maxsize=64)
+def _has_generator(method: Callable) -> bool:
     try:
         return "generator" in inspect.signature(method).parameters
     except (TypeError, ValueError):  # a compiled method without a signature

@@ -45,7 +45,7 @@ class BatchAxis:
 
     def at(self, dim: int) -> BatchAxis:
         """The same division, along another dimension."""
-        return replace(self, dim=dim)
+        return self if dim == self.dim else replace(self, dim=dim)
 
     def matches(self, tensor: Tensor) -> bool:
         """Whether a tensor is long enough to have this axis."""
