@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skgradood.fisher import FisherEstimate, FisherOptions, QuadraticForms
+from skgradood.fisher import AUTO_DAMPING, FisherEstimate, FisherOptions, QuadraticForms
 from skgradood.gradients import GradientEngine, LayerGradient, Reducer, layer_layout
 from skgradood.gradients.contributions import Contribution, DenseContribution
 from skgradood.gradients.layers import LayerLayout
 from skgradood.models._batches import resolve_device
 from skgradood.models._fitted import LikelihoodModel
 
-AUTO_DAMPING = 3e-3
 STATISTICS = ("biased", "unbiased")
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from skgradood.features._layer_features import LayerFeatures
 from skgradood.fisher import (
+    AUTO_DAMPING,
     BASES,
     DAMPING_SCALES,
     FisherEstimate,
@@ -27,8 +28,6 @@ from skgradood.fisher import (
 from skgradood.fisher.halves import Halves
 from skgradood.gradients.layers import Layers
 from skgradood.utils.atomic import untouched_by_failure
-
-_AUTO_DAMPING = 3e-3
 
 
 def _learns_from_rows(preconditioner: Any) -> bool:
@@ -344,7 +343,7 @@ class FisherPreconditioner(LayerFeatures):
     def _start(self, kinds: list[str], inputs: Tensor) -> None:
         """Estimates of no samples, and halves of no rows."""
         options = FisherOptions(
-            damping=_AUTO_DAMPING if self.damping == "auto" else float(self.damping),
+            damping=AUTO_DAMPING if self.damping == "auto" else float(self.damping),
             power=float(self.power),
             damping_scale="mean" if self.damping == "auto" else self.damping_scale,
             basis=self.basis,

@@ -17,6 +17,11 @@ DAMPING_SCALES = ("mean", "absolute")
 Same = TypeVar("Same", bound="Approximation")
 
 
+# What damping="auto" stands for, as a multiple of the mean eigenvalue: the middle of a plateau
+# that the search for the recommended detector found (docs/results/default.md).
+AUTO_DAMPING = 3e-3
+
+
 @dataclass(frozen=True)
 class FisherOptions:
     """Options of all approximations; each reads those that concern it.
