@@ -118,6 +118,9 @@ def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor |
             [torch.stack([_weighted_norms(rows, w) for w in flat]) for rows in _whole_rows(source)],
             dim=1,
         )
+    if source.like.dtype == torch.float64 and source.shape.numel() <= _BLOCK:
+        squares = source.whole().square()
+        return torch.stack([squares.sum(1) if w is None else squares @ w for w in flat])
     sums = torch.zeros(len(flat), source.shape[0], dtype=torch.float64)
     for samples, coordinates, squares in source.blocks():
         for total, w in zip(sums, flat, strict=True):
