@@ -2,9 +2,10 @@
 
     python -m benchmarks.scaling
 
-measures squared norms of all layers for n from 100 to 100 000 rows on one perceptron, and for
-perceptrons of 10 000 to 100 000 000 parameters on 1024 rows: time a sample, and the growth of peak
-memory, each in a process of its own. The ordinary forward and backward pass is beside it. Needs
+measures squared norms of all layers, and the whole fit of diagonal and EKFAC Fisher matrices (two
+passes), for n from 100 to 100 000 rows on one perceptron, and for perceptrons of 10 000 to
+100 000 000 parameters on 1024 rows: time a sample, and the growth of peak memory, each in a
+process of its own. The ordinary forward and backward pass is beside them. Needs
 ``pip install skgradood[bench]``; writes ``docs/results/scaling.md`` and ``scaling.png``.
 """
 
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from benchmarks.methods import METHODS, ORDINARY, OURS
 from benchmarks.speed import ROOT, largest_memory, wait
+from skgradood.fisher import FisherEstimate, FisherOptions
 from skgradood.gradients import GradientEngine, SquaredNorms, layer_layout
 
 D = 64
@@ -37,6 +39,8 @@ ROWS_OF_A_MODEL = 1024
 PARAMETERS_OF_ROWS = 10**6
 # The ordinary pass gets batches of this size, as the engine does by its own choice.
 ORDINARY_BATCH = 1024
+FIT = "fit of diagonal and EKFAC"
+SERIES = {ORDINARY: "o--", OURS: "s-", FIT: "^:"}
 
 
 class Point(NamedTuple):
@@ -84,12 +88,12 @@ def main() -> None:
     sizes += [(ROWS_OF_A_MODEL, parameters) for parameters in arguments.parameters]
     points = []
     for n, parameters in sizes:
-        for method in (ORDINARY, OURS):
+        for method in SERIES:
             points.append(in_own_process(n, parameters, method, arguments))
             print(points[-1], flush=True)
     arguments.results_dir.mkdir(parents=True, exist_ok=True)
     draw(points, len(arguments.samples), arguments.results_dir / "scaling.png")
-    text = page(points, len(arguments.samples), arguments)
+    text = page(points, arguments)
     (arguments.results_dir / "scaling.md").write_text(text, encoding="utf-8")
 
 
@@ -98,20 +102,28 @@ def measured(n: int, parameters: int, method: str, rounds: int, device: str) -> 
     torch.manual_seed(0)
     module = Perceptron(parameters).eval().to(device)
     X = torch.randn(n, D)
-    METHODS[method].start(module, X[:2].to(device))()
+    METHODS[ORDINARY].start(module, X[:2].to(device))()
     before, times = largest_memory(device), []
     for _ in range(rounds):
         started = time.perf_counter()
-        if method == OURS:
-            norms = SquaredNorms(layer_layout(module))
-            GradientEngine(module, engine="capture", verify=False).run(X, norms)
-        else:
-            for rows in X.split(ORDINARY_BATCH):
-                METHODS[ORDINARY].start(module, rows.to(device))()
+        _pass(module, X, method, device)
         wait(device)
         times.append(time.perf_counter() - started)
     count = sum(p.numel() for p in module.parameters())
     return Point(n, count, method, median(times) / n, largest_memory(device) - before)
+
+
+def _pass(module: nn.Module, X: Tensor, method: str, device: str) -> None:
+    if method == ORDINARY:
+        for rows in X.split(ORDINARY_BATCH):
+            METHODS[ORDINARY].start(module, rows.to(device))()
+        return
+    engine, layout = GradientEngine(module, engine="capture", verify=False), layer_layout(module)
+    if method == OURS:
+        engine.run(X, SquaredNorms(layout))
+    else:
+        estimate = FisherEstimate.of_module(module, layout, ["diagonal", "ekfac"], FisherOptions())
+        estimate.fit(lambda reducer: engine.run(X, reducer))
 
 
 def in_own_process(n: int, parameters: int, method: str, arguments: argparse.Namespace) -> Point:
@@ -122,7 +134,7 @@ def in_own_process(n: int, parameters: int, method: str, arguments: argparse.Nam
     return Point(*json.loads(done.stdout))
 
 
-def draw(points: list[Point], n_pairs: int, path: Path) -> None:
+def draw(points: list[Point], n_sizes: int, path: Path) -> None:
     """Time and memory over samples, and over parameters, on logarithmic axes."""
     try:
         from matplotlib.figure import Figure
@@ -130,9 +142,12 @@ def draw(points: list[Point], n_pairs: int, path: Path) -> None:
         raise SystemExit("the figure needs matplotlib: pip install 'skgradood[plot]'") from error
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots(2, 2)
-    halves = ((points[: 2 * n_pairs], "n", "samples"), (points[2 * n_pairs :], "parameters", ""))
+    halves = (
+        (points[: len(SERIES) * n_sizes], "n", "samples"),
+        (points[len(SERIES) * n_sizes :], "parameters", ""),
+    )
     for column, (half, field, label) in zip(axes.T, halves, strict=True):
-        for method, style in ((ORDINARY, "o--"), (OURS, "s-")):
+        for method, style in SERIES.items():
             mine = [point for point in half if point.method == method]
             x = [getattr(point, field) for point in mine]
             column[0].loglog(x, [1e6 * p.seconds for p in mine], style, label=method)
@@ -144,7 +159,7 @@ def draw(points: list[Point], n_pairs: int, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def page(points: list[Point], n_pairs: int, arguments: argparse.Namespace) -> str:
+def page(points: list[Point], arguments: argparse.Namespace) -> str:
     """The result page."""
     command = f"python -m benchmarks.scaling --rounds {arguments.rounds}"
     where = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
@@ -157,22 +172,24 @@ def page(points: list[Point], n_pairs: int, arguments: argparse.Namespace) -> st
         f"```console\n{command}\n```",
         "",
         f"{platform.machine()}, {where}, torch {version('torch')}, Python "
-        f"{platform.python_version()}. Squared norms of all layers of a perceptron by *{OURS}* "
-        f'with `batch_size="auto"`, beside ordinary forward and backward passes over batches of '
+        f"{platform.python_version()}. A perceptron: squared norms of all layers by *{OURS}*, and "
+        f"*{FIT}* Fisher matrices (two passes and the eigenbases), with "
+        f'`batch_size="auto"`, beside ordinary forward and backward passes over batches of '
         f"{ORDINARY_BATCH}. Medians; memory is the growth of the largest resident set, or of what "
         "CUDA allocates, beyond the model and the data.",
         "",
         "![Time a sample and peak memory over samples and parameters](scaling.png)",
         "",
-        f"| samples | parameters | ordinary, µs a sample | {OURS}, µs a sample | ordinary, MB "
-        f"| {OURS}, MB |",
-        "|---:|---:|---:|---:|---:|---:|",
+        f"| samples | parameters | {' | '.join(f'{name}, µs a sample' for name in SERIES)} "
+        f"| {' | '.join(f'{name}, MB' for name in SERIES)} |",
+        "|---:" * (2 + 2 * len(SERIES)) + "|",
     ]
-    for ordinary, ours in zip(points[::2], points[1::2], strict=True):
-        lines.append(
-            f"| {ordinary.n:,} | {ordinary.parameters:,} | {1e6 * ordinary.seconds:.1f} "
-            f"| {1e6 * ours.seconds:.1f} | {ordinary.memory / 1e6:.0f} | {ours.memory / 1e6:.0f} |"
-        )
+    for start in range(0, len(points), len(SERIES)):
+        row = points[start : start + len(SERIES)]
+        times = [f"{1e6 * point.seconds:.1f}" for point in row]
+        memory = [f"{point.memory / 1e6:.0f}" for point in row]
+        sizes = [f"{row[0].n:,}", f"{row[0].parameters:,}"]
+        lines.append(f"| {' | '.join(sizes + times + memory)} |")
     return "\n".join([*lines, ""])
 
 
