@@ -11,6 +11,7 @@ from torch import Tensor
 from skgradood.fisher.approximation import Approximation
 from skgradood.fisher.diagonal import Diagonal, Identity
 from skgradood.gradients import LayerGradient
+from skgradood.gradients.growing import GrowingTensor
 from skgradood.gradients.layers import LayerLayout
 
 # The approximations of every parameter tensor that is in a layer.
@@ -74,7 +75,7 @@ class QuadraticForms:
         kinds = next(iter(approximations.values()))
         self._n_kinds = len(kinds)
         self._readings = _readings(kinds)
-        self._batches: list[Tensor] = []
+        self._committed = GrowingTensor(dim=1)
 
     def begin(self, n: int, device: torch.device) -> None:
         shape = (self._n_kinds, n, len(self.layout.names))
@@ -101,11 +102,11 @@ class QuadraticForms:
                 self._add(k, piece, approximation)
 
     def commit(self) -> None:
-        self._batches.append(self._forms)
+        self._committed.append(self._forms)
 
     def result(self) -> np.ndarray:
         """Forms of all committed batches, (number of kinds, n, L) float64, off the device once."""
-        return torch.cat(self._batches, dim=1).cpu().numpy()
+        return self._committed.whole().cpu().numpy()
 
     def _add(self, kinds: Kinds, gradient: LayerGradient, approximation: Approximation) -> None:
         if isinstance(approximation, Diagonal) and len(kinds) > 1:

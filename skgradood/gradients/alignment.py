@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgradood.gradients.growing import GrowingTensor
 from skgradood.gradients.layer_gradient import LayerGradient
 from skgradood.gradients.layers import LayerLayout
 
@@ -61,7 +62,7 @@ class Cosines:
     def __init__(self, layout: LayerLayout, directions: Mapping[str, np.ndarray]) -> None:
         self.layout = layout
         self.directions = {name: torch.as_tensor(value) for name, value in directions.items()}
-        self._batches: list[Tensor] = []
+        self._committed = GrowingTensor(dim=1)
 
     def begin(self, n: int, device: torch.device) -> None:
         # Products, squares of the gradient, squares of the direction.
@@ -85,11 +86,11 @@ class Cosines:
                     total[rows, slot.columns] += slot.split(_as_parameter(terms, gradient))
 
     def commit(self) -> None:
-        self._batches.append(self._sums)
+        self._committed.append(self._sums)
 
     def result(self) -> np.ndarray:
         """Cosines of all committed batches, (n, L) float64; 0 where one side is zero."""
-        products, squares, of_direction = torch.cat(self._batches, dim=1).cpu().numpy()
+        products, squares, of_direction = self._committed.whole().cpu().numpy()
         lengths = np.sqrt(squares) * np.sqrt(of_direction)
         cosines = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
         return np.clip(cosines, -1, 1)

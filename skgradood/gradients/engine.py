@@ -17,6 +17,7 @@ from skgradood.gradients.batching import Feeder, fitting_batch_size, row_memory
 from skgradood.gradients.capture import CaptureStrategy
 from skgradood.gradients.errors import EngineWarning, LogLikelihoodError, StrategyRefused
 from skgradood.gradients.func import FuncStrategy
+from skgradood.gradients.growing import GrowingTensor
 from skgradood.gradients.layers import check_module, layer_layout, trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood, LogLikelihoodFunction
 from skgradood.gradients.loop import LoopStrategy
@@ -126,7 +127,7 @@ class GradientEngine:
         ndarray of shape (n,), float64
             Log-likelihoods in nats.
         """
-        values: list[Tensor] = []
+        values = GrowingTensor()
         start = 0
         with (
             torch.inference_mode(False),
@@ -148,7 +149,7 @@ class GradientEngine:
                 else:
                     start += len(batch)
         # They leave the device once: until here nothing has waited for it.
-        return torch.cat(values).cpu().double().numpy()
+        return values.whole().cpu().double().numpy()
 
     def _first_batch_size(self, X: Tensor) -> int:
         if self.batch_size != "auto":

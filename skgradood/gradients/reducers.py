@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgradood.gradients.growing import GrowingTensor
 from skgradood.gradients.layer_gradient import LayerGradient
 from skgradood.gradients.layers import LayerLayout
 
@@ -41,7 +42,7 @@ class SquaredNorms:
 
     def __init__(self, layout: LayerLayout) -> None:
         self.layout = layout
-        self._batches: list[Tensor] = []
+        self._committed = GrowingTensor()
 
     def begin(self, n: int, device: torch.device) -> None:
         n_layers = len(self.layout.names)
@@ -59,7 +60,7 @@ class SquaredNorms:
             norms[rows, slot.columns] += slot.split(_squares(block))
 
     def commit(self) -> None:
-        self._batches.append(self._norms)
+        self._committed.append(self._norms)
 
     @property
     def current(self) -> Tensor:
@@ -68,7 +69,7 @@ class SquaredNorms:
 
     def result(self) -> np.ndarray:
         """Squared norms of all committed batches, (n, L) float64; they leave the device once."""
-        return torch.cat(self._batches).cpu().numpy()
+        return self._committed.whole().cpu().numpy()
 
 
 class Both:
