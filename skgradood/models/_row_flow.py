@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -40,7 +41,7 @@ class LinearMap(nn.Module):
         return solved.T.to(y.dtype)
 
 
-class RowCoupling(nn.Module):
+class RowCoupling(nn.Module, ABC):
     """Transform the second part of a row by a function that the first part determines.
 
     Parameters
@@ -65,6 +66,7 @@ class RowCoupling(nn.Module):
             nn.Linear(n_kept, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), last
         )
 
+    @abstractmethod
     def transform(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """The changed columns, and the logs of their derivatives in nats, (n, m) each.
 
@@ -74,11 +76,10 @@ class RowCoupling(nn.Module):
         outputs : Tensor of shape (n, n_outputs * m)
             What the network says.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def transform_back(self, y: Tensor, outputs: Tensor) -> Tensor:
         """Undo `transform`, (n, m) to (n, m)."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Transform ``x``, (n, d); also the log-determinants in nats, (n,)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from numbers import Integral
 from typing import Any, cast
@@ -172,8 +173,9 @@ class TrainedModule(BaseEstimator):
             device=next(self.module_.parameters()).device,
         )
 
+    @abstractmethod
     def _check_samples(self, X: Any, *, reset: bool) -> np.ndarray:
-        raise NotImplementedError
+        """Validate samples, and remember their shape on ``reset``."""
 
     def _sampled_class(self, label: Any) -> dict[str, int]:
         """What a module's ``sample`` is told of a label."""
