@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from skgradood.gradients import LayerGradient
+from skgradood.gradients.precision import in_float64
 
 BASES = ("gradients", "activations")
 DAMPING_SCALES = ("mean", "absolute")
@@ -150,7 +151,7 @@ class Approximation(ABC):
 
     @abstractmethod
     def quadratic_form(self, gradient: LayerGradient) -> Tensor:
-        """λ̄^(power - 1) gᵀ F^(-power) g with the damped inverse, (n,) float64."""
+        """λ̄^(power - 1) gᵀ F^(-power) g with the damped inverse, (n,) in `sum_dtype`."""
 
     @abstractmethod
     def whitened(self, gradients: Tensor) -> Tensor:
@@ -192,7 +193,7 @@ class Approximation(ABC):
         return False
 
     def _add(self, name: str, value: Tensor) -> None:
-        so_far = self.sums.get(name)
+        value, so_far = in_float64(value), self.sums.get(name)
         if so_far is None:
             self.sums[name] = value.to(torch.float64, copy=True)
         else:  # in place: a sum may be as large as the tensor, and comes for every few rows

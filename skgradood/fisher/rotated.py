@@ -19,6 +19,7 @@ from skgradood.fisher.squares import (
 )
 from skgradood.gradients import LayerGradient
 from skgradood.gradients.contributions import row_blocks
+from skgradood.gradients.precision import sum_dtype, widened
 
 # Rotations in float32 leave about this share of the largest eigenvalue in a dead coordinate.
 _ROUNDING = 1e-12
@@ -72,15 +73,15 @@ class Rotated(Approximation):
         return products < self.basis.products()
 
     def _formed(self, gradient: LayerGradient) -> Tensor:
-        """Gradients (n, *shape); those of vectors in float64, which costs little there."""
+        """Gradients (n, *shape); those of vectors in `sum_dtype`, which costs little there."""
         gradients = gradient.dense()
-        return gradients.double() if len(self.basis.sizes) == 1 else gradients
+        return widened(gradients) if len(self.basis.sizes) == 1 else gradients
 
     def _forms(self, gradient: LayerGradient, *, with_norm: bool) -> Tensor:
-        """Squared norms of the coordinates if wanted, and quadratic forms, (1 or 2, n) float64."""
+        """Squared norms of the coordinates if wanted, and quadratic forms, (1 or 2, n)."""
         if not gradient.contributions:
             shape = (1 + with_norm, gradient.n)
-            return torch.zeros(shape, dtype=torch.float64, device=gradient.device)
+            return torch.zeros(shape, dtype=sum_dtype(gradient.device), device=gradient.device)
         if not self.form_reads_factors(gradient):
             coordinates = self._coordinates(gradient)
             weights = self._weights(coordinates.like, with_norm=with_norm)
@@ -91,7 +92,7 @@ class Rotated(Approximation):
                 weights = self._weights(left, with_norm=with_norm)
                 parts.append(weighted_sums_of_squares(Products(left, right), weights))
             else:
-                squares = (factor[..., 0].double().square() for factor in (left, right))
+                squares = (widened(factor[..., 0]).square() for factor in (left, right))
                 parts.append(self._bilinear_forms(*squares, with_norm=with_norm))
         return torch.cat(parts, dim=1)
 
@@ -151,13 +152,13 @@ class Rotated(Approximation):
             yield left[:, 0], right[:, 0]
 
     def _squares(self, gradient: LayerGradient) -> Tensor:
-        """Σ over samples of squared coordinates, ``basis.sizes``, float64."""
+        """Σ over samples of squared coordinates, ``basis.sizes``, in `sum_dtype`."""
         if not self.form_reads_factors(gradient):
             return sum_of_squares_over_rows(self._coordinates(gradient)).reshape(self.basis.sizes)
-        total = torch.zeros((), dtype=torch.float64, device=gradient.device)
+        total = torch.zeros((), dtype=sum_dtype(gradient.device), device=gradient.device)
         for left, right in self._rotated_factors(gradient):
             if left.shape[2] == 1:
-                squares = (left[..., 0].square().mT @ right[..., 0].square()).double()
+                squares = widened(left[..., 0].square().mT @ right[..., 0].square())
             else:
                 squares = sum_of_squares_over_rows(Products(left, right))
             total = total + squares.reshape(self.basis.sizes)

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from skgradood.gradients.contributions import BLOCK_NUMBERS
+from skgradood.gradients.precision import sum_dtype, widened
 
-# Numbers in a block; sums within one are in its own precision, between blocks in float64.
+# Numbers in a block; sums within one are in its own precision, between blocks in `sum_dtype`.
 _BLOCK = 1 << 18
-# Shorter rows are squared in float64, which costs little there.
+# Shorter rows are squared in `sum_dtype`, which costs little there.
 _LONG_ROW = 4096
 # Rows that are added in their own precision before they go into a sum in float64.
 _ROWS_A_SUM = 64
@@ -37,7 +38,7 @@ class Rows:
 
     def __init__(self, rows: Tensor) -> None:
         flat = rows.reshape(len(rows), -1)
-        self.flat = flat if flat.shape[1] > _LONG_ROW else flat.double()
+        self.flat = flat if flat.shape[1] > _LONG_ROW else widened(flat)
         self.like, self.shape = self.flat, flat.shape
 
     def blocks(self) -> Iterator[Block]:
@@ -110,7 +111,7 @@ def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor |
 
     Returns
     -------
-    Tensor of shape (number of weights, m), float64
+    Tensor of shape (number of weights, m), in the device's `sum_dtype`
     """
     flat = [w if w is None else w.reshape(-1).to(source.like.dtype) for w in weights]
     if not source.like.is_cpu:  # where looking for rows that overflow would make the device wait
@@ -133,9 +134,10 @@ def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor |
 
 
 def sum_of_squares_over_rows(source: Rows | Products) -> Tensor:
-    """Σ_i r_ij² of every coordinate, (k,) float64."""
+    """Σ_i r_ij² of every coordinate, (k,) in the device's `sum_dtype`."""
     if not source.like.is_cpu:
-        parts = [rows.square().sum(0, dtype=torch.float64) for rows in _whole_rows(source)]
+        wide = sum_dtype(source.like.device)
+        parts = [rows.square().sum(0, dtype=wide) for rows in _whole_rows(source)]
         return torch.stack(parts).sum(0)
     totals = torch.zeros(source.shape[1], dtype=torch.float64)
     for samples in _slices(source.shape[0], _ROWS_A_SUM):
@@ -148,7 +150,7 @@ def sum_of_squares_over_rows(source: Rows | Products) -> Tensor:
 
 def _weighted_norms(rows: Tensor, weights: Tensor | None) -> Tensor:
     weighted = rows if weights is None else rows * weights.sqrt()
-    return torch.linalg.vector_norm(weighted, dim=1, dtype=torch.float64).square()
+    return torch.linalg.vector_norm(weighted, dim=1, dtype=sum_dtype(rows.device)).square()
 
 
 def _whole_rows(source: Rows | Products) -> Iterator[Tensor]:
