@@ -247,8 +247,10 @@ def gram_norm(activations: Tensor, output_gradients: Tensor) -> tuple[Tensor, Te
 
 def dense_where_distrusted(contribution: Contribution, norms: Tensor, trusted: Tensor) -> Tensor:
     """Replace norms that lost their digits to cancellation by ones from dense gradients."""
-    for row in (~trusted).nonzero()[:, 0].tolist():
-        norms[row] = sum_of_squares(contribution.dense(slice(row, row + 1)))[0]
+    # All at once: a device is waited for once.
+    for row, is_trusted in enumerate(trusted.tolist()):
+        if not is_trusted:
+            norms[row] = sum_of_squares(contribution.dense(slice(row, row + 1)))[0]
     return norms
 
 

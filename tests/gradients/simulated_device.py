@@ -1,4 +1,4 @@
-"""A device that stands in for an Apple GPU: it has no float64, and looking at a value means waiting.
+"""A device that stands in for an Apple GPU: no float64, and looking at a value means waiting.
 
 torch calls it "meta", its own device of tensors without values, which autograd and functorch know
 on every machine. Here the tensors have values, which they hold on the CPU. Everything that runs on
