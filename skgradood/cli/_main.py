@@ -135,7 +135,7 @@ def _add_fit(commands: Any) -> None:
         "--alpha", type=_share, default=0.05,
         help="the false-positive rate on fresh in-distribution data",
     )  # fmt: skip
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
     _add_size(parser)
     _add_seed(parser)
 

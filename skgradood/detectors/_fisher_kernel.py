@@ -27,7 +27,7 @@ class Scores:
     model : LikelihoodModel
         The fitted model.
     log_likelihood, batch_size, device, random_state, engine
-        See `GradientEngine`; "auto" is a GPU where there is one.
+        See `GradientEngine`; "auto" is CUDA where there is one, else the CPU.
     """
 
     def __init__(

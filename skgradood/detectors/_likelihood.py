@@ -43,7 +43,7 @@ class LogLikelihoodDetector(SampleDetector):
     batch_size : int or "auto", default="auto"
         Samples a pass.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is a GPU where there is one.
+        Where to compute; "auto" is CUDA where there is one, else the CPU.
     random_state : int, RandomState or None, default=None
         Seed of whatever noise the log-likelihood draws; None is a fixed seed, too. Each sample's
         noise depends on the seed and its own content alone.

@@ -75,7 +75,7 @@ class LikelihoodRegretDetector(SampleDetector):
         Samples that are optimised at once, at most; fewer if their copies of the encoder do not
         fit into memory.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is a GPU where there is one.
+        Where to compute; "auto" is CUDA where there is one, else the CPU.
     random_state : int, RandomState or None, default=None
         Seed of the draws; None is a fixed seed, too.
     grouped : bool, default=False

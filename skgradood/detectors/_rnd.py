@@ -72,7 +72,7 @@ class RandomNetworkDistillationDetector(SampleDetector):
     batch_size : int or "auto", default="auto"
         Samples a pass, in training and evaluation; "auto" is 64.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is a GPU where there is one.
+        Where to compute; "auto" is CUDA where there is one, else the CPU.
     random_state : int, RandomState or None, default=None
         Seed of the networks, the order of the samples and the random blur; None is a fixed seed,
         too.

@@ -47,7 +47,7 @@ class GradientNormTransformer(LayerFeatures):
     batch_size : int or "auto", default="auto"
         Samples a pass.
     device : str or torch.device, default="auto"
-        Where gradients are computed; "auto" is a GPU where there is one.
+        Where gradients are computed; "auto" is CUDA where there is one, else the CPU.
     verify : bool, default=True
         Compare two samples of the first batch with a plain loop.
     random_state : int, RandomState or None, default=None

@@ -52,7 +52,7 @@ def log_likelihoods(
     batch_size : int or "auto", default="auto"
         Samples a pass; halved when the memory of a GPU runs out.
     device : str, torch.device or None, default=None
-        Where to compute: "auto" is a GPU where there is one, None where the module is.
+        Where to compute: "auto" is CUDA where there is one, else the CPU, None where the module is.
     random_state : int, default=0
         Mixed into the seeds of the rows' noise.
     group_size : int or None, default=None

@@ -60,7 +60,7 @@ class GenerativeNet(_state.NetState, TrainedModule, DensityMixin, HandsOn):
     optimizer : {"adam", "adamax", "adamw", "sgd"} or optimizer class, default="adam"
         How parameters are updated.
     device : str or torch.device, default="auto"
-        ``"auto"`` is a GPU where there is one.
+        ``"auto"`` is CUDA where there is one, else the CPU; ``"mps"`` is an Apple GPU.
     dtype : {"float32", "float64"}, default="float32"
         Floating dtype of the module.
     random_state : int, RandomState or None, default=None
