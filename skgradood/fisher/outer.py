@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from skgradood.fisher.squares import is_in_range
 from skgradood.gradients.contributions import in_range, out_of_range
 
 def weighted_sums_of_outer_squares(
@@ -39,8 +40,11 @@ def weighted_sums_of_outer_squares(
 
 
 def sum_of_outer_squares_over_rows(left: Tensor, right: Tensor) -> Tensor:
-    """Σ_i l_ij² r_ik² of every coordinate, (p, q) float64; left is (m, p), right (m, q)."""
-    return (left.square().mT @ right.square()).double()
+    """Σ_i l_ij² r_ik² of every coordinate, (p, q); left is (m, p), right (m, q)."""
+    total = left.square().mT @ right.square()
+    if not left.is_cpu or is_in_range(total):
+        return total
+    return left.double().square().mT @ right.double().square()
 
 
 def _forms(left: Tensor, right: Tensor, weights: Sequence[Tensor | None]) -> Tensor:

@@ -18,6 +18,7 @@ from skgradood.fisher.outer import (
 from skgradood.fisher.squares import (
     Products,
     Rows,
+    accumulated,
     slices,
     sum_of_squares_over_rows,
     weighted_sums_of_squares,
@@ -152,17 +153,18 @@ class Rotated(Approximation):
             yield left[:, 0], right[:, 0]
 
     def _squares(self, gradient: LayerGradient) -> Tensor:
-        """Σ over samples of squared coordinates, ``basis.sizes``, float64."""
+        """Σ over samples of squared coordinates, ``basis.sizes``."""
         if not self.form_reads_factors(gradient):
             return sum_of_squares_over_rows(self._coordinates(gradient)).reshape(self.basis.sizes)
-        total = torch.zeros((), dtype=torch.float64, device=gradient.device)
+        total: Tensor | None = None
         for left, right in self._rotated_factors(gradient):
             if left.shape[2] == 1:
                 squares = sum_of_outer_squares_over_rows(left[..., 0], right[..., 0])
             else:
                 squares = sum_of_squares_over_rows(Products(left, right))
-            total = total + squares.reshape(self.basis.sizes)
-        return total
+            total = accumulated(total, squares)
+        assert total is not None
+        return total.reshape(self.basis.sizes)
 
 
 def without_rounding(eigenvalues: Tensor) -> Tensor:

@@ -23,11 +23,19 @@ _ROWS_A_SUM = 64
 
 
 class Block(NamedTuple):
-    """Squares (m, c) of some coordinates of some samples; gone when the next block comes."""
+    """Some coordinates of some samples, (m, c); gone when the next block comes.
+
+    ``memory`` is where their squares may be written.
+    """
 
     samples: slice
     coordinates: slice
-    squares: Tensor
+    values: Tensor
+    memory: Tensor
+
+    def squares(self) -> Tensor:
+        """Squares (m, c), after which the values may be gone."""
+        return torch.mul(self.values, self.values, out=self.memory)
 
 
 class Rows:
@@ -45,8 +53,8 @@ class Rows:
             length = coordinates.stop - coordinates.start
             for samples in slices(m, _BLOCK // length):
                 part = self.flat[samples, coordinates]
-                squares = spare[: part.numel()].view(part.shape)
-                yield Block(samples, coordinates, torch.mul(part, part, out=squares))
+                memory = spare[: part.numel()].view(part.shape)
+                yield Block(samples, coordinates, part, memory)
 
     def of(self, samples: slice) -> Rows:
         """Those of some samples."""
@@ -82,9 +90,8 @@ class Products:
             for samples in slices(m, _BLOCK // (length * q)):
                 left, right = self.left[samples, rows], self.right[samples]
                 out = spare[: len(left) * length * q].view(len(left), length, q)
-                product = torch.bmm(left, right.mT, out=out)
-                squares = torch.mul(product, product, out=product).view(len(left), -1)
-                yield Block(samples, slice(rows.start * q, rows.stop * q), squares)
+                product = torch.bmm(left, right.mT, out=out).view(len(left), -1)
+                yield Block(samples, slice(rows.start * q, rows.stop * q), product, product)
 
     def of(self, samples: slice) -> Products:
         """Those of some samples."""
@@ -124,9 +131,11 @@ def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor |
             dim=1,
         )
     sums = torch.zeros(len(flat), source.shape[0], dtype=torch.float64)
-    for samples, coordinates, squares in source.blocks():
+    for block in source.blocks():
+        squares = block.squares()
         for total, w in zip(sums, flat, strict=True):
-            total[samples] += squares.sum(1) if w is None else squares @ w[coordinates]
+            part = squares.sum(1) if w is None else squares @ w[block.coordinates]
+            total[block.samples] += part
     if not in_range(sums):
         for sample in (out_of_range(sums).any(0) & ~source.is_zero()).nonzero()[:, 0].tolist():
             squares = source.exactly(sample).square()
@@ -136,17 +145,36 @@ def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor |
 
 
 def sum_of_squares_over_rows(source: Rows | Products) -> Tensor:
-    """Σ_i r_ij² of every coordinate, (k,) float64."""
+    """Σ_i r_ij² of every coordinate, (k,); of many samples in float64."""
     if not source.like.is_cpu:
         parts = [rows.square().sum(0, dtype=torch.float64) for rows in _whole_rows(source)]
         return torch.stack(parts).sum(0)
-    totals = torch.zeros(source.shape[1], dtype=torch.float64)
+    total: Tensor | None = None
     for samples in slices(source.shape[0], _ROWS_A_SUM):
         partial = source.like.new_zeros(source.shape[1])
-        for _, coordinates, squares in source.of(samples).blocks():
-            partial[coordinates] += squares[0] if len(squares) == 1 else squares.sum(0)
-        totals += partial
-    return totals
+        for block in source.of(samples).blocks():
+            if len(block.values) == 1:
+                partial[block.coordinates].addcmul_(block.values[0], block.values[0])
+            else:
+                partial[block.coordinates] += block.squares().sum(0)
+        total = accumulated(total, partial)
+    assert total is not None
+    if is_in_range(total) or source.is_zero().all():
+        return total
+    return sum(source.exactly(sample).square() for sample in range(source.shape[0]))
+
+
+def accumulated(total: Tensor | None, part: Tensor) -> Tensor:
+    """A sum with one more part, in float64 from the second part on; it may be changed in place."""
+    if total is None:
+        return part
+    # In place: a sum may be as large as the tensor, and parts come for every few rows.
+    return total.double().add_(part.to(total.device))
+
+
+def is_in_range(total: Tensor) -> bool:
+    """Whether sums of squares over samples have not left the range of float32."""
+    return in_range(total.max())
 
 
 def _weighted_norms(rows: Tensor, weights: Tensor | None) -> Tensor:
