@@ -134,7 +134,7 @@ def sum_of_squares(gradients: Tensor) -> Tensor:
 def in_range(sums: Tensor) -> bool:
     """Whether no squares, of which these are sums, can have left the range of float32."""
     least, largest = torch.aminmax(sums)
-    return bool(least >= _LEAST_SUM) and bool(largest < torch.inf)
+    return least.item() >= _LEAST_SUM and largest.item() < math.inf
 
 
 def out_of_range(sums: Tensor) -> Tensor:
