@@ -14,6 +14,7 @@ from torch import Tensor
 from skgradood.fisher.squares import is_in_range
 from skgradood.gradients.contributions import in_range, out_of_range
 
+
 def weighted_sums_of_outer_squares(
     left: Tensor, right: Tensor, weights: Sequence[Tensor | None]
 ) -> Tensor:

@@ -161,7 +161,10 @@ def sum_of_squares_over_rows(source: Rows | Products) -> Tensor:
     assert total is not None
     if is_in_range(total) or source.is_zero().all():
         return total
-    return sum(source.exactly(sample).square() for sample in range(source.shape[0]))
+    total = torch.zeros(source.shape[1], dtype=torch.float64)
+    for sample in range(source.shape[0]):
+        total += source.exactly(sample).square()
+    return total
 
 
 def accumulated(total: Tensor | None, part: Tensor) -> Tensor:
@@ -188,5 +191,6 @@ def _whole_rows(source: Rows | Products) -> Iterator[Tensor]:
 
 
 def slices(length: int, size: int) -> list[slice]:
+    """Slices of at most ``size``, and at least one, that cover ``length``."""
     size = max(1, size)
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
