@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from skgradood.gradients import LogLikelihood
+from skgradood.gradients.precision import in_float64
 from skgradood.models._row_noise import with_row_noise
 
 # Of the difference quotient that input scores are compared with, in float64.
@@ -65,8 +66,8 @@ class InputScores:
             If they differ.
         """
         exact = copy.copy(self)
-        exact.module = copy.deepcopy(self.module).double()
-        X = X[:_N_CHECKED].double()
+        X = in_float64(X[:_N_CHECKED])
+        exact.module = copy.deepcopy(self.module).to(X.device).double()
         # Some values rise and others fall: whichever way a module rounds, it shows.
         generator = torch.Generator().manual_seed(0)
         signs = 2.0 * torch.randint(0, 2, X.shape, generator=generator).to(X) - 1
@@ -91,4 +92,4 @@ class InputScores:
 
 def flat(X: Tensor) -> np.ndarray:
     """Samples (n, ...) as float64 rows (n, D)."""
-    return X.detach().double().flatten(1).cpu().numpy()
+    return X.detach().cpu().double().flatten(1).numpy()

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from skgradood.detectors._base import contamination_offset
 from skgradood.detectors._samples import SAMPLE_CONSTRAINTS, SampleDetector, group_means
 from skgradood.gradients import LogLikelihood
+from skgradood.gradients.errors import is_out_of_memory
+from skgradood.models._batches import empty_cache
 from skgradood.models._evaluation import module_at_rest
 from skgradood.models._inputs import parameter_dtype
 from skgradood.models._refinement import (
@@ -219,12 +221,12 @@ class LikelihoodRegretDetector(SampleDetector):
                 chunk = inputs[start : start + size].to(home)
                 try:
                     regrets.append(self._regrets(module, chunk).cpu().numpy())
-                except torch.OutOfMemoryError:
-                    if size == 1:
+                except RuntimeError as error:
+                    if size == 1 or not is_out_of_memory(error):
                         raise
                     size = max(1, size // 2)
                     _LOGGER.warning("out of GPU memory: going on with %d samples at once", size)
-                    torch.cuda.empty_cache()
+                    empty_cache(home)
                 else:
                     start += len(chunk)
         scores = -np.concatenate(regrets)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from skgradood.fisher.squares import accumulated
 from skgradood.gradients import LayerGradient
+from skgradood.gradients.precision import in_float64
 
 BASES = ("gradients", "activations")
 DAMPING_SCALES = ("mean", "absolute")
@@ -131,7 +132,7 @@ class Approximation(ABC):
             if name in self.sums:
                 self._add(name, value)
             else:
-                self.sums[name] = value.to(torch.float64, copy=True)
+                self.sums[name] = in_float64(value).clone()
 
     def copy(self: Same) -> Same:
         """The same approximation, whose sums can go on alone."""
@@ -155,7 +156,7 @@ class Approximation(ABC):
 
     @abstractmethod
     def quadratic_form(self, gradient: LayerGradient) -> Tensor:
-        """λ̄^(power - 1) gᵀ F^(-power) g with the damped inverse, (n,) float64."""
+        """λ̄^(power - 1) gᵀ F^(-power) g with the damped inverse, (n,) in `sum_dtype`."""
 
     @abstractmethod
     def whitened(self, gradients: Tensor) -> Tensor:
@@ -202,4 +203,4 @@ class Approximation(ABC):
     def _mean(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Mean over all samples, float64; zero where nothing was added."""
         total = self.sums.get(name, torch.zeros(shape))
-        return total.double().reshape(shape) / max(1, self.n_samples)
+        return in_float64(total).reshape(shape) / max(1, self.n_samples)

@@ -65,7 +65,7 @@ class Diagonal(Rotated):
         return layout.positions == 1 or (not formed and gradient.prefers_factors())
 
     def norm_and_form(self, gradient: LayerGradient) -> Tensor:
-        """Squared norms and quadratic forms from one reading of the gradient, (2, n) float64."""
+        """Squared norms and quadratic forms from one reading of the gradient, (2, n)."""
         return self._forms(gradient, with_norm=True)
 
     def _terms(self, gradient: LayerGradient) -> dict[str, Tensor]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from skgradood.gradients import LayerGradient
 from skgradood.gradients.contributions import Factors, row_blocks
+from skgradood.gradients.precision import in_float64, sum_dtype, widened
 
 # Second moments of one mode after the other: (size, size), or (size,) of a mode that is too large.
 Moments = list[Tensor]
 
 
 class ModeMoments:
-    """Second moments of the modes of a parameter tensor's gradients.
+    """Second moments of the modes of a parameter tensor's gradients, in `sum_dtype`.
 
     Parameters
     ----------
@@ -31,20 +31,20 @@ class ModeMoments:
         self.max_size = max_size
 
     def of_gradients(self, gradient: LayerGradient) -> Moments:
-        """Σ over samples of G₍ₖ₎ G₍ₖ₎ᵀ, for the unfolding of every mode k; float64."""
+        """Σ over samples of G₍ₖ₎ G₍ₖ₎ᵀ, for the unfolding of every mode k."""
         if self.prefers_factors(gradient):
             return self._sum_of_blocks(gradient, self._gradients_of_factors)
         gradients = gradient.dense()
         if len(self.sizes) == 1:
             # An exact matrix may be inverted without damping: float32 would fill its null space.
-            gradients = gradients.double()
+            gradients = in_float64(gradients)
         return [
             self._gram(unfolded, unfolded, mode)
             for mode, unfolded in enumerate(_unfoldings(gradients, self.sizes))
         ]
 
     def of_activations(self, gradient: LayerGradient) -> Moments:
-        """Σ over samples and positions of l lᵀ and r rᵀ, the factors of gradients; float64.
+        """Σ over samples and positions of l lᵀ and r rᵀ, the factors of gradients.
 
         Channels in groups share the second matrix, which is their mean. It is divided into its
         modes as that of gradients is.
@@ -92,8 +92,8 @@ class ModeMoments:
 
     def _gram(self, a: Tensor, b: Tensor, mode: int) -> Tensor:
         if self.sizes[mode] <= self.max_size:
-            return (a @ b.mT).double()
-        return (a * b).sum(1, dtype=torch.float64)
+            return widened(a @ b.mT)
+        return (a * b).sum(1, dtype=sum_dtype(a.device))
 
 
 def _unfoldings(tensors: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:

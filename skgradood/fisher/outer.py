@@ -13,6 +13,7 @@ from torch import Tensor
 
 from skgradood.fisher.squares import is_in_range
 from skgradood.gradients.contributions import in_range, out_of_range
+from skgradood.gradients.precision import sum_dtype, widened
 
 
 def weighted_sums_of_outer_squares(
@@ -32,7 +33,7 @@ def weighted_sums_of_outer_squares(
     Tensor of shape (number of weights, m), float64
     """
     if not left.is_cpu:  # where looking for rows that overflow would make the device wait
-        return _forms(left.double(), right.double(), weights)
+        return _forms(widened(left), widened(right), weights)
     sums = _forms(left, right, weights)
     if not in_range(sums):
         lost = out_of_range(sums).any(0)
@@ -49,11 +50,12 @@ def sum_of_outer_squares_over_rows(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _forms(left: Tensor, right: Tensor, weights: Sequence[Tensor | None]) -> Tensor:
-    forms = torch.zeros(len(weights), len(left), dtype=torch.float64, device=left.device)
+    wide = sum_dtype(left.device)
+    forms = torch.zeros(len(weights), len(left), dtype=wide, device=left.device)
     squares = left.square(), right.square()
     for form, w in zip(forms, weights, strict=True):
         if w is None:
-            torch.mul(*(torch.linalg.vecdot(f, f).double() for f in (left, right)), out=form)
+            torch.mul(*(widened(torch.linalg.vecdot(f, f)) for f in (left, right)), out=form)
         else:
             matrix = w.reshape(left.shape[1], -1).to(left.dtype)
             form.copy_(torch.linalg.vecdot(squares[0] @ matrix, squares[1]))

@@ -13,6 +13,7 @@ from skgradood.fisher.diagonal import Diagonal, Identity
 from skgradood.gradients import LayerGradient
 from skgradood.gradients.growing import GrowingTensor
 from skgradood.gradients.layers import LayerLayout
+from skgradood.gradients.precision import sum_dtype, widened
 
 # The approximations of every parameter tensor that is in a layer.
 ByParameter = Mapping[str, Sequence[Approximation]]
@@ -79,7 +80,7 @@ class QuadraticForms:
 
     def begin(self, n: int, device: torch.device) -> None:
         shape = (self._n_kinds, n, len(self.layout.names))
-        self._forms = torch.zeros(shape, dtype=torch.float64, device=device)
+        self._forms = torch.zeros(shape, dtype=sum_dtype(device), device=device)
 
     def update(self, gradient: LayerGradient) -> None:
         slot = self.layout.slots.get(gradient.name)
@@ -106,7 +107,7 @@ class QuadraticForms:
 
     def result(self) -> np.ndarray:
         """Forms of all committed batches, (number of kinds, n, L) float64, off the device once."""
-        return self._committed.whole().cpu().numpy()
+        return self._committed.whole().cpu().double().numpy()
 
     def _add(self, kinds: Kinds, gradient: LayerGradient, approximation: Approximation) -> None:
         if isinstance(approximation, Diagonal) and len(kinds) > 1:
@@ -127,7 +128,7 @@ class QuadraticForms:
         for piece in _formed(gradient):
             rows = slice(piece.start, piece.start + piece.n)
             for k, approximation in enumerate(members):
-                squares = approximation.whitened(piece.dense()).double().square()
+                squares = widened(approximation.whitened(piece.dense())).square()
                 if gradient.dtype.is_complex:
                     squares = squares.sum(-1)
                 self._forms[k, rows, columns] += split(squares)

@@ -25,6 +25,7 @@ from skgradood.fisher.squares import (
 )
 from skgradood.gradients import LayerGradient
 from skgradood.gradients.contributions import BLOCK_NUMBERS
+from skgradood.gradients.precision import sum_dtype, widened
 
 # Rotations in float32 leave about this share of the largest eigenvalue in a dead coordinate.
 _ROUNDING = 1e-12
@@ -80,10 +81,10 @@ class Rotated(Approximation):
         return products < self.basis.products()
 
     def _forms(self, gradient: LayerGradient, *, with_norm: bool) -> Tensor:
-        """Squared norms of the coordinates if wanted, and quadratic forms, (1 or 2, n) float64."""
+        """Squared norms of the coordinates if wanted, and quadratic forms, (1 or 2, n)."""
         if not gradient.contributions:
             shape = (1 + with_norm, gradient.n)
-            return torch.zeros(shape, dtype=torch.float64, device=gradient.device)
+            return torch.zeros(shape, dtype=sum_dtype(gradient.device), device=gradient.device)
         if not self.form_reads_factors(gradient):
             coordinates = self._coordinates(gradient)
             weights = self._weights(coordinates.like, with_norm=with_norm)
@@ -110,7 +111,7 @@ class Rotated(Approximation):
         """Gradients (n, *shape); in float64 where rounding could fill an undamped null space."""
         gradients = gradient.dense()
         is_exact = len(self.basis.sizes) == 1 and self.options.damping == 0
-        return gradients.double() if is_exact else gradients
+        return widened(gradients) if is_exact else gradients
 
     def _basis_for(self, like: Tensor | LayerGradient) -> KroneckerBasis:
         """The basis in the dtype, and on the device, of a tensor or gradient."""

@@ -14,6 +14,7 @@ from skgradood.fisher.rotated import Rotated, without_rounding
 from skgradood.fisher.squares import Rows, weighted_sums_of_squares
 from skgradood.fisher.views import mode_sizes
 from skgradood.gradients import LayerGradient
+from skgradood.gradients.precision import in_float64, sum_dtype
 
 _NO_COORDINATES = "the coordinates of a sketch are not the parameter's own"
 
@@ -37,7 +38,7 @@ class Sketch(Rotated):
         self.size = math.prod(v.shape[1] for v in self.basis.vectors if v is not None)
 
     def _terms(self, gradient: LayerGradient) -> dict[str, Tensor]:
-        sketched = self._sketched(gradient).double()  # float32 would fill the null space
+        sketched = in_float64(self._sketched(gradient))  # float32 would fill the null space
         return {"moments": sketched.mT @ sketched}
 
     def finalize(self) -> None:
@@ -46,7 +47,7 @@ class Sketch(Rotated):
 
     def quadratic_form(self, gradient: LayerGradient) -> Tensor:
         if not gradient.contributions:
-            return torch.zeros(gradient.n, dtype=torch.float64, device=gradient.device)
+            return torch.zeros(gradient.n, dtype=sum_dtype(gradient.device), device=gradient.device)
         sketched = self._sketched(gradient)
         coordinates = sketched @ self.directions.to(sketched)
         weights = [self._inverse_for(sketched)]

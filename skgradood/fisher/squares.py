@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from skgradood.gradients.contributions import BLOCK_NUMBERS, in_range, out_of_range
+from skgradood.gradients.precision import in_float64, sum_dtype
 
-# Numbers in a block; sums within one are in its own precision, between blocks in float64.
+# Numbers in a block; sums within one are in its own precision, between blocks in `sum_dtype`.
 _BLOCK = 1 << 18
 # Rows that are added in their own precision before they go into a sum in float64.
 _ROWS_A_SUM = 64
@@ -122,7 +123,7 @@ def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor |
 
     Returns
     -------
-    Tensor of shape (number of weights, m), float64
+    Tensor of shape (number of weights, m), in the device's `sum_dtype`
     """
     flat = [w if w is None else w.reshape(-1).to(source.like.dtype) for w in weights]
     if not source.like.is_cpu:  # where looking for rows that overflow would make the device wait
@@ -147,7 +148,8 @@ def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor |
 def sum_of_squares_over_rows(source: Rows | Products) -> Tensor:
     """Σ_i r_ij² of every coordinate, (k,); of many samples in float64."""
     if not source.like.is_cpu:
-        parts = [rows.square().sum(0, dtype=torch.float64) for rows in _whole_rows(source)]
+        wide = sum_dtype(source.like.device)
+        parts = [rows.square().sum(0, dtype=wide) for rows in _whole_rows(source)]
         return torch.stack(parts).sum(0)
     total: Tensor | None = None
     for samples in slices(source.shape[0], _ROWS_A_SUM):
@@ -172,7 +174,8 @@ def accumulated(total: Tensor | None, part: Tensor) -> Tensor:
     if total is None:
         return part
     # In place: a sum may be as large as the tensor, and parts come for every few rows.
-    return total.double().add_(part.to(total.device))
+    total = in_float64(total)
+    return total.add_(part.to(total.device))
 
 
 def is_in_range(total: Tensor) -> bool:
@@ -182,7 +185,7 @@ def is_in_range(total: Tensor) -> bool:
 
 def _weighted_norms(rows: Tensor, weights: Tensor | None) -> Tensor:
     weighted = rows if weights is None else rows * weights.sqrt()
-    return torch.linalg.vector_norm(weighted, dim=1, dtype=torch.float64).square()
+    return torch.linalg.vector_norm(weighted, dim=1, dtype=sum_dtype(rows.device)).square()
 
 
 def _whole_rows(source: Rows | Products) -> Iterator[Tensor]:

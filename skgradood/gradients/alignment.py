@@ -11,6 +11,7 @@ from torch import Tensor
 from skgradood.gradients.growing import GrowingTensor
 from skgradood.gradients.layer_gradient import LayerGradient
 from skgradood.gradients.layers import LayerLayout
+from skgradood.gradients.precision import in_float64, sum_dtype, widened
 
 
 class MeanGradients:
@@ -35,12 +36,12 @@ class MeanGradients:
         if gradient.name not in self.layout.slots:
             return
         for piece in gradient.pieces():
-            total = piece.dense().double().sum(dim=0)
+            total = widened(piece.dense()).sum(dim=0)
             self._batch[gradient.name] = self._batch.get(gradient.name, 0) + total
 
     def commit(self) -> None:
         for name, total in self._batch.items():
-            self._sums[name] = self._sums.get(name, 0) + total
+            self._sums[name] = self._sums.get(name, 0) + in_float64(total)
         self._n += self._batch_size
 
     def result(self) -> dict[str, np.ndarray]:
@@ -66,22 +67,23 @@ class Cosines:
 
     def begin(self, n: int, device: torch.device) -> None:
         # Products, squares of the gradient, squares of the direction.
-        self._sums = torch.zeros(3, n, len(self.layout.names), dtype=torch.float64, device=device)
+        shape = (3, n, len(self.layout.names))
+        self._sums = torch.zeros(shape, dtype=sum_dtype(device), device=device)
 
     def update(self, gradient: LayerGradient) -> None:
         slot = self.layout.slots.get(gradient.name)
         if slot is None or gradient.name not in self.directions:
             return
-        direction = self.directions[gradient.name].to(gradient.device)
+        direction = self.directions[gradient.name].to(gradient.device, self._sums.dtype)
         for piece in gradient.pieces():
-            values = piece.dense().double()
+            values = widened(piece.dense())
             rows = slice(piece.start, piece.start + piece.n)
             squares = direction.square().expand_as(values)
             for total, terms in zip(
                 self._sums, (values * direction, values.square(), squares), strict=True
             ):
                 if slot.split is None:
-                    total[rows, slot.columns] += terms.flatten(1).sum(dim=1, keepdim=True)
+                    total[rows, slot.columns] += terms.reshape(len(terms), -1).sum(1, keepdim=True)
                 else:
                     total[rows, slot.columns] += slot.split(_as_parameter(terms, gradient))
 
@@ -90,7 +92,7 @@ class Cosines:
 
     def result(self) -> np.ndarray:
         """Cosines of all committed batches, (n, L) float64; 0 where one side is zero."""
-        products, squares, of_direction = self._committed.whole().cpu().numpy()
+        products, squares, of_direction = self._committed.whole().cpu().double().numpy()
         lengths = np.sqrt(squares) * np.sqrt(of_direction)
         cosines = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
         return np.clip(cosines, -1, 1)

@@ -142,9 +142,14 @@ def _left_on_cuda(device: torch.device) -> int:
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
+def _left_on_mps(device: torch.device) -> int:
+    return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+
+
 _MEASURES: dict[str, Callable[[torch.device], int | None]] = {
     "cpu": _available_to_process,
     "cuda": _left_on_cuda,
+    "mps": _left_on_mps,
 }
 
 

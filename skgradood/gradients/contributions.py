@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from skgradood.gradients.precision import sum_dtype, widened
+
 # Dense per-sample gradients are formed in blocks of about this many numbers, to stay in cache.
 BLOCK_NUMBERS = 1 << 21
 
@@ -75,7 +77,7 @@ class Contribution(ABC):
         """Gradients of the samples in ``rows``, (m, *shape)."""
 
     def squared_norm(self) -> Tensor:
-        """Squared norms, (n,) float64; from dense gradients, block by block."""
+        """Squared norms, (n,) in the device's `sum_dtype`; from dense gradients, block by block."""
         blocks = row_blocks(self.n, self.numbers_a_row())
         norms = [sum_of_squares(self.dense(rows)) for rows in blocks]
         return norms[0] if len(norms) == 1 else torch.cat(norms)
@@ -115,19 +117,19 @@ def row_blocks(n: int, numbers_a_row: int) -> list[slice]:
 
 
 def sum_of_squares(gradients: Tensor) -> Tensor:
-    """Squared norm of every row of (m, ...), in float64; what squares beyond float32 is kept."""
+    """Squared norm of every row of (m, ...), in `sum_dtype`: beyond float32 only in float64."""
     flat = gradients.reshape(len(gradients), -1)
     if flat.is_complex():
         flat = torch.view_as_real(flat).flatten(1)
     if not flat.is_cpu or flat.dtype not in HAS_DOT:
-        return _norm_in_float64(flat).square()
+        return _summed_norm(flat).square()
     if flat.shape[1] > _LONG_ROW:
         norms = torch.tensor([squared_length(row) for row in flat], dtype=torch.float64)
     else:  # without a copy of the rows in float64
         norms = torch.linalg.vector_norm(flat, dim=1).double().square()
     if not in_range(norms):
         lost = out_of_range(norms)
-        norms[lost] = _norm_in_float64(flat[lost]).square()
+        norms[lost] = _summed_norm(flat[lost]).square()
     return norms
 
 
@@ -151,22 +153,22 @@ def squared_length(row: Tensor) -> float:
     return sum(float(torch.dot(piece, piece)) for piece in row.split(_DOT_PIECE))
 
 
-def _norm_in_float64(flat: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
+def _summed_norm(flat: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(flat, dim=1, dtype=sum_dtype(flat.device))
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Row-wise inner product of (m, k): products in the dtype given, summed in float64.
+    """Row-wise inner product of (m, k): products in the dtype given, summed in `sum_dtype`.
 
     Long rows are summed in short pieces first, which halves the time and costs no digit.
     """
-    k = a.shape[1]
+    k, wide = a.shape[1], sum_dtype(a.device)
     if a.dtype == torch.float64 or k <= _LONG_ROW:
-        return (a * b).sum(1, dtype=torch.float64)
+        return (a * b).sum(1, dtype=wide)
     whole = k - k % _PIECE
     pieces = (a[:, :whole] * b[:, :whole]).reshape(len(a), -1, _PIECE).sum(2)
-    tail = (a[:, whole:] * b[:, whole:]).sum(1, dtype=torch.float64)
-    return pieces.sum(1, dtype=torch.float64) + tail
+    tail = (a[:, whole:] * b[:, whole:]).sum(1, dtype=wide)
+    return pieces.sum(1, dtype=wide) + tail
 
 
 @dataclass
@@ -246,7 +248,7 @@ def gram_norm(activations: Tensor, output_gradients: Tensor) -> tuple[Tensor, Te
     Returns
     -------
     norms : Tensor
-        (n,) float64.
+        (n,) in the device's `sum_dtype`.
     trusted : Tensor
         (n,) bool. Where the terms cancel, their rounding errors weigh more than in the dense
         form (the square of its condition number), and the value should not be used.
@@ -292,7 +294,7 @@ class EmbeddingContribution(Contribution):
         for rows in row_blocks(self.n, self.indices.shape[1] ** 2):
             indices, g = self.indices[rows], self.output_gradients[rows]
             same_row = indices[:, :, None] == indices[:, None, :]
-            norms.append(((g @ g.mT).double() * same_row).sum((1, 2)).clamp_min(0))
+            norms.append((widened(g @ g.mT) * same_row).sum((1, 2)).clamp_min(0))
         return torch.cat(norms)
 
 

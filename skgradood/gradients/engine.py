@@ -15,13 +15,18 @@ from torch import Tensor, nn
 
 from skgradood.gradients.batching import Feeder, fitting_batch_size, row_memory
 from skgradood.gradients.capture import CaptureStrategy
-from skgradood.gradients.errors import EngineWarning, LogLikelihoodError, StrategyRefused
+from skgradood.gradients.errors import (
+    EngineWarning,
+    LogLikelihoodError,
+    StrategyRefused,
+    is_out_of_memory,
+)
 from skgradood.gradients.func import FuncStrategy
 from skgradood.gradients.growing import GrowingTensor
 from skgradood.gradients.layers import check_module, layer_layout, trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood, LogLikelihoodFunction
 from skgradood.gradients.loop import LoopStrategy
-from skgradood.gradients.precision import check_autocast, check_has_float64
+from skgradood.gradients.precision import check_autocast
 from skgradood.gradients.reducers import Both, Reducer, SquaredNorms
 from skgradood.gradients.state import evaluation_state, isolated_rng
 from skgradood.gradients.strategy import Strategy
@@ -33,7 +38,6 @@ ENGINES = ("auto", *STRATEGIES)
 
 _LOGGER = logging.getLogger("skgradood.gradients")
 _UNMEASURED_BATCH = 16
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class GradientEngine:
@@ -99,7 +103,6 @@ class GradientEngine:
         self.log_likelihood.check(module)
         home = next((p.device for p in module.parameters()), torch.device("cpu"))
         self.device = home if device is None else torch.device(device)
-        check_has_float64(self.device)
         moved = self.device.type != home.type or self.device.index not in (None, home.index)
         self.module = copy.deepcopy(module).to(self.device) if moved else module
         self.batch_size = batch_size
@@ -142,7 +145,7 @@ class GradientEngine:
                 try:
                     values.append(self._run_batch(batch, reducer))
                 except (RuntimeError, MemoryError) as error:
-                    if len(batch) == 1 or not _is_out_of_memory(error):
+                    if len(batch) == 1 or not is_out_of_memory(error):
                         raise
                     size = len(batch) // 2
                     _LOGGER.warning("out of memory at %d rows; going on with %d", len(batch), size)
@@ -161,7 +164,7 @@ class GradientEngine:
         except Exception as error:
             # Whatever it is, the strategies meet it, too, and know what to do.
             _LOGGER.debug("memory of a row is not known: %s", error)
-            return 1 if _is_out_of_memory(error) else _UNMEASURED_BATCH
+            return 1 if is_out_of_memory(error) else _UNMEASURED_BATCH
         return fitting_batch_size(memory, self.device)
 
     def _run_batch(self, batch: Tensor, reducer: Reducer) -> Tensor:
@@ -174,7 +177,7 @@ class GradientEngine:
                 values = self._attempt(strategy, batch, reducer)
             except Exception as error:
                 # The last strategy's errors are the model's own; so is running out of memory.
-                if last or isinstance(error, LogLikelihoodError) or _is_out_of_memory(error):
+                if last or isinstance(error, LogLikelihoodError) or is_out_of_memory(error):
                     raise
                 reasons.append(f"{strategy.name}: {error}")
                 continue
@@ -212,14 +215,6 @@ class GradientEngine:
                 )
         reducer.commit()
         return values
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        sign in str(error).lower() for sign in _OUT_OF_MEMORY
-    )
 
 
 def _check_options(module: Any, engine: str, batch_size: int | str) -> None:

@@ -17,6 +17,7 @@ from skgradood.gradients.contributions import (
     row_blocks,
     sum_of_squares,
 )
+from skgradood.gradients.precision import sum_dtype
 
 
 @dataclass
@@ -48,9 +49,9 @@ class LayerGradient:
     start: int = 0
 
     def squared_norm(self) -> Tensor:
-        """Squared norms ‖∂ log p(x_i)/∂θ‖², (n,) float64, on the parameter's device."""
+        """Squared norms ‖∂ log p(x_i)/∂θ‖², (n,), on the parameter's device in its `sum_dtype`."""
         if not self.contributions:
-            return torch.zeros(self.n, dtype=torch.float64, device=self.device)
+            return torch.zeros(self.n, dtype=sum_dtype(self.device), device=self.device)
         if len(self.contributions) == 1:
             return self.contributions[0].squared_norm()
         return torch.cat([sum_of_squares(block) for _, block in self.blocks()])

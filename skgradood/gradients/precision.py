@@ -7,6 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+# Apple's GPUs.
+WITHOUT_FLOAT64 = {"mps"}
+
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _CAST = (torch.float32, *AUTOCAST.values())
@@ -57,10 +60,19 @@ def factor_of(tensor: Tensor, parameter: Tensor) -> Tensor:
     return tensor.to(parameter.dtype) if is_half and tensor.is_cpu else tensor
 
 
-def check_has_float64(device: torch.device) -> None:
-    """Raise ValueError for Apple's GPUs, which lack the precision that squares are summed in."""
-    if device.type == "mps":
-        raise ValueError(
-            f"device={str(device)!r} has no float64, in which squares are summed; move the model "
-            "to the CPU, or pass device='cpu'"
-        )
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """The precision in which a device sums: float64 where it has that, else float32."""
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """A tensor in the precision in which its device sums."""
+    return tensor.to(sum_dtype(tensor.device))
+
+
+def in_float64(tensor: Tensor) -> Tensor:
+    """A tensor in float64, brought to the CPU from a device that has none.
+
+    Not in one step: such a device does not convert to float64 on the way either.
+    """
+    return (tensor.cpu() if tensor.device.type in WITHOUT_FLOAT64 else tensor).double()

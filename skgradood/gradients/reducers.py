@@ -11,6 +11,7 @@ from torch import Tensor
 from skgradood.gradients.growing import GrowingTensor
 from skgradood.gradients.layer_gradient import LayerGradient
 from skgradood.gradients.layers import LayerLayout
+from skgradood.gradients.precision import sum_dtype, widened
 
 
 class Reducer(Protocol):
@@ -46,7 +47,7 @@ class SquaredNorms:
 
     def begin(self, n: int, device: torch.device) -> None:
         n_layers = len(self.layout.names)
-        self._norms = torch.zeros(n, n_layers, dtype=torch.float64, device=device)
+        self._norms = torch.zeros(n, n_layers, dtype=sum_dtype(device), device=device)
 
     def update(self, gradient: LayerGradient) -> None:
         slot = self.layout.slots.get(gradient.name)
@@ -69,7 +70,7 @@ class SquaredNorms:
 
     def result(self) -> np.ndarray:
         """Squared norms of all committed batches, (n, L) float64; they leave the device once."""
-        return self._committed.whole().cpu().numpy()
+        return self._committed.whole().cpu().double().numpy()
 
 
 class Both:
@@ -93,5 +94,5 @@ class Both:
 
 def _squares(block: Tensor) -> Tensor:
     if block.is_complex():
-        return torch.view_as_real(block).double().square().sum(-1)
-    return block.double().square()
+        return widened(torch.view_as_real(block)).square().sum(-1)
+    return widened(block).square()

@@ -20,26 +20,37 @@ def isolated_rng(seed: int | None = None) -> Iterator[None]:
     Parameters
     ----------
     seed : int, optional
-        Seed of the CPU and CUDA generators inside the block. None keeps their present state.
+        Seed of all of them inside the block. None keeps their present state.
     """
-    cpu_state, *cuda_states = global_rng_states()
+    cpu_state, cuda_states, mps_states = torch.get_rng_state(), _cuda_states(), _mps_states()
     try:
         if seed is not None:
             torch.default_generator.manual_seed(seed)
             if cuda_states:
                 torch.cuda.manual_seed_all(seed)
+            if mps_states:
+                torch.mps.manual_seed(seed)
         yield
     finally:
         torch.set_rng_state(cpu_state)
         if cuda_states:
             torch.cuda.set_rng_state_all(cuda_states)
+        for state in mps_states:
+            torch.mps.set_rng_state(state)
 
 
 def global_rng_states() -> list[torch.Tensor]:
-    """States of torch's global generators: the CPU's, then those of CUDA devices in use."""
+    """States of torch's global generators: of the CPU, CUDA devices in use, and Apple's GPU."""
+    return [torch.get_rng_state(), *_cuda_states(), *_mps_states()]
+
+
+def _cuda_states() -> list[torch.Tensor]:
     # Asking an uninitialised CUDA for its state would initialise it, which is a global change.
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return [torch.get_rng_state(), *cuda_states]
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+
+def _mps_states() -> list[torch.Tensor]:
+    return [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else []
 
 
 def uncompiled_name(name: str) -> str:

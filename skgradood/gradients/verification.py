@@ -107,7 +107,7 @@ def find_disagreement(
 def _excess(came: Tensor, expected: Tensor, tolerance: _Tolerance) -> Tensor:
     """How far norms differ beyond what is allowed, relative to what is expected."""
     allowed = tolerance.relative * expected + tolerance.share * expected.sum(1, keepdim=True)
-    tiny = torch.finfo(torch.float64).tiny
+    tiny = torch.finfo(expected.dtype).tiny
     excess = ((came - expected).abs() - allowed) / expected.clamp_min(tiny)
     # NaN in both is agreement; NaN in one is not.
     excess = torch.where(came.isnan() & expected.isnan(), -torch.inf, excess)

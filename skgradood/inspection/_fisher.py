@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from skgradood.gradients import LayerGradient, per_sample_gradients
 from skgradood.gradients.layers import trainable_parameters
+from skgradood.gradients.precision import in_float64
 from skgradood.inspection._features import frozen
 from skgradood.inspection._panels import panels, short_title, unknown_layer
 from skgradood.models._batches import draw_seed, resolve_device, sample_in_batches
@@ -244,7 +245,7 @@ class _OuterProducts:
             return
         coordinates = self.coordinates[gradient.name].to(gradient.device)
         for _, block in gradient.blocks():
-            scores = block.flatten(1)[:, coordinates].double()
+            scores = in_float64(block.flatten(1)[:, coordinates])
             product = scores.T @ scores
             self._batch[gradient.name] = self._batch.get(gradient.name, 0) + product
 

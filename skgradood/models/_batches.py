@@ -11,29 +11,43 @@ import torch
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
+from skgradood.gradients.errors import is_out_of_memory
+
+_AVAILABLE: dict[str, Callable[[], bool]] = {
+    "cuda": lambda: torch.cuda.is_available(),
+    "mps": lambda: torch.backends.mps.is_available(),
+}
+
 _logger = logging.getLogger("skgradood")
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The device that an option stands for; ``"auto"`` is CUDA where there is one.
+    """The device that an option stands for; ``"auto"`` is CUDA where there is one, else the CPU.
 
     Raises
     ------
     ValueError
-        If CUDA is asked for and there is none.
+        If CUDA or Apple's GPU ("mps") is asked for and there is none.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     resolved = torch.device(device)
+    available = _AVAILABLE.get(resolved.type)
+    if available is not None and not available():
+        raise ValueError(
+            f"device={str(device)!r} was asked for, but {resolved.type.upper()} is not available "
+            "here; use device='auto' or 'cpu'"
+        )
     if resolved.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(
-                f"device={str(device)!r} was asked for, but CUDA is not available here; "
-                "use device='auto' or 'cpu'"
-            )
         # Its generators must exist before their states are saved around a training run.
         torch.cuda.init()
     return resolved
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give back the memory of a GPU that torch holds and does not use."""
+    if device.type != "cpu":
+        torch.get_device_module(device).empty_cache()
 
 
 def draw_seed(random_state: Any, stage: int = 0) -> int:
@@ -80,13 +94,13 @@ def evaluate_in_batches(
         while start < len(X):
             stop = min(start + batch_size, len(X))
             try:
-                values.append(function(X[start:stop].to(device)).double().cpu().numpy())
-            except torch.cuda.OutOfMemoryError:
-                if batch_size == 1:
+                values.append(function(X[start:stop].to(device)).cpu().double().numpy())
+            except RuntimeError as error:
+                if batch_size == 1 or not is_out_of_memory(error):
                     raise
                 batch_size = max(1, batch_size // 2)
                 _logger.warning("out of GPU memory: going on with batches of %d", batch_size)
-                torch.cuda.empty_cache()
+                empty_cache(device)
             else:
                 start = stop
     return np.concatenate(values)

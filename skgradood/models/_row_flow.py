@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from skgradood.gradients.precision import in_float64
 from skgradood.models._rows import check_row_shape
 
 _SMALLEST_DEVIATION = 1e-6
@@ -37,8 +38,8 @@ class LinearMap(nn.Module):
     def inverse(self, y: Tensor) -> Tensor:
         """Undo `forward`, (n, d) to (n, d)."""
         # In float64: the error of an inverse adds up over the layers of a flow.
-        solved = torch.linalg.solve(self.weight.double(), (y - self.shift).double().T)
-        return solved.T.to(y.dtype)
+        solved = torch.linalg.solve(in_float64(self.weight), in_float64(y - self.shift).T)
+        return solved.T.to(y)
 
 
 class RowCoupling(nn.Module, ABC):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from skgradood.gradients.precision import in_float64
 from skgradood.models._rows import check_row_shape
 
 _SMALLEST_DEVIATION = 1e-6
@@ -83,15 +84,15 @@ class LinearFlow(nn.Module):
         their mean first.
         """
         self.shift.copy_(X.mean(dim=0))
-        centred = (X - X.mean(dim=0)).double()
+        centred = in_float64(X - X.mean(dim=0))
         covariance = centred.T @ centred / len(X)
         factor, failed = torch.linalg.cholesky_ex(covariance)
         if failed or factor.diagonal().min() < _SMALLEST_DEVIATION * factor.diagonal().max():
             width = max(_SMALLEST_DEVIATION * float(covariance.diagonal().mean()), 1e-12)
             factor = torch.linalg.cholesky(
-                covariance + width * torch.eye(len(covariance), device=X.device).double()
+                covariance + width * torch.eye(len(covariance)).to(covariance)
             )
-        self.lower.copy_(factor[self.rows, self.columns])
+        self.lower.copy_(factor.to(self.lower)[self.rows, self.columns])
         self.log_diagonal.copy_(factor.diagonal().log())
 
     def encode(self, X: Tensor) -> Tensor:

@@ -323,8 +323,8 @@ class Noisy(nn.Module):
 
     def log_prob(self, X: Tensor, generator: torch.Generator | None = None) -> Tensor:
         chosen = generator if self.explicit else None
-        noise = torch.randn(X.shape, generator=chosen, dtype=X.dtype)
-        noise = noise + torch.rand(len(X), 1, generator=chosen, dtype=X.dtype)
+        noise = torch.randn(X.shape, generator=chosen, dtype=X.dtype, device=X.device)
+        noise = noise + torch.rand(len(X), 1, generator=chosen, dtype=X.dtype, device=X.device)
         return -self.layer(X + noise).square().sum(1)
 
 

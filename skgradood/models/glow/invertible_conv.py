@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skgradood.gradients.precision import in_float64
+
 
 class InvertibleConv(nn.Module, ABC):
     """An invertible 1x1 convolution, initialised as a random rotation of the channels.
@@ -41,7 +43,7 @@ class InvertibleConv(nn.Module, ABC):
         """Undo `forward`, (n, C, H, W) to (n, C, H, W)."""
         weight, _ = self.weight_and_log_determinant()
         # In float64: the error of an inverse adds up over the steps of a flow.
-        inverse = torch.linalg.inv(weight.double()).to(y.dtype)
+        inverse = torch.linalg.inv(in_float64(weight)).to(y)
         return F.conv2d(y, inverse[:, :, None, None])
 
 

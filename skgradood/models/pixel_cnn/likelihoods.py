@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from skgradood.gradients.precision import in_float64
+
 # Far narrower than a bin of 256 values and far wider than all of them: exp() stays finite.
 _LOG_SCALE_LIMITS = (-7.0, 7.0)
 
@@ -45,7 +47,7 @@ class Categorical:
         values = X.long().transpose(0, 1).flatten(1)
         counts = torch.stack([torch.bincount(v, minlength=self.n_values) for v in values], dim=1)
         # Values that did not come may come: all of them together as often as one that did once.
-        return (counts.double() + 1 / self.n_values).log().flatten()
+        return (in_float64(counts) + 1 / self.n_values).log().flatten()
 
     def log_prob(self, outputs: Tensor, X: Tensor) -> Tensor:
         """Log-probability of every pixel.
@@ -119,13 +121,13 @@ class LogisticMixture:
 
     def marginal_outputs(self, X: Tensor) -> Tensor:
         """Components spread over the values that come, as `Categorical.marginal_outputs`."""
-        values = self._to_unit(X, torch.float64).transpose(0, 1).flatten(1)
-        shares = (torch.arange(self.n_components, device=X.device) + 0.5) / self.n_components
+        values = self._to_unit(in_float64(X), torch.float64).transpose(0, 1).flatten(1)
+        shares = (torch.arange(self.n_components, device=values.device) + 0.5) / self.n_components
         places = (shares * values.shape[1]).long()
         means = values.sort(dim=1).values[:, places].T
         deviations = values.std(dim=1, correction=0).clamp_min(1 / (self.n_values - 1))
         log_scales = deviations.log().expand_as(means)
-        rest = [torch.zeros(self.n_components, size, device=X.device) for size in self._sizes]
+        rest = [torch.zeros(self.n_components, size, device=values.device) for size in self._sizes]
         return torch.cat([rest[0], means, log_scales, rest[3]], dim=1).flatten()
 
     def log_prob(self, outputs: Tensor, X: Tensor) -> Tensor:
