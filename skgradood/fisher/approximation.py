@@ -9,6 +9,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from skgradood.fisher.squares import accumulated
 from skgradood.gradients import LayerGradient
 from skgradood.gradients.precision import in_float64
 
@@ -99,7 +100,8 @@ class Approximation(ABC):
     n_samples : int
         Samples in the sums.
     sums : dict of str to Tensor
-        Sums over the samples of the current pass, float64.
+        Sums over the samples of the current pass, float64; those of one update alone may be in
+        the precision of its gradients.
     complete : bool
         Whether no further pass is needed, and quadratic forms can be asked for.
     """
@@ -127,7 +129,10 @@ class Approximation(ABC):
         """Add the sums of another approximation of the same tensor, in the same pass."""
         self.n_samples += other.n_samples
         for name, value in other.sums.items():
-            self._add(name, value)
+            if name in self.sums:
+                self._add(name, value)
+            else:
+                self.sums[name] = in_float64(value).clone()
 
     def copy(self: Same) -> Same:
         """The same approximation, whose sums can go on alone."""
@@ -193,13 +198,9 @@ class Approximation(ABC):
         return False
 
     def _add(self, name: str, value: Tensor) -> None:
-        value, so_far = in_float64(value), self.sums.get(name)
-        if so_far is None:
-            self.sums[name] = value.to(torch.float64, copy=True)
-        else:  # in place: a sum may be as large as the tensor, and comes for every few rows
-            so_far += value.to(so_far.device)
+        self.sums[name] = accumulated(self.sums.get(name), value)
 
     def _mean(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Mean over all samples, float64; zero where nothing was added."""
-        total = self.sums.get(name, torch.zeros(shape, dtype=torch.float64))
-        return total.reshape(shape) / max(1, self.n_samples)
+        total = self.sums.get(name, torch.zeros(shape))
+        return in_float64(total).reshape(shape) / max(1, self.n_samples)

@@ -11,18 +11,26 @@ from torch import Tensor
 
 from skgradood.fisher.approximation import Approximation, FisherOptions
 from skgradood.fisher.basis import KroneckerBasis
+from skgradood.fisher.outer import (
+    sum_of_outer_squares_over_rows,
+    weighted_sums_of_outer_squares,
+)
 from skgradood.fisher.squares import (
     Products,
     Rows,
+    accumulated,
+    slices,
     sum_of_squares_over_rows,
     weighted_sums_of_squares,
 )
 from skgradood.gradients import LayerGradient
-from skgradood.gradients.contributions import row_blocks
+from skgradood.gradients.contributions import BLOCK_NUMBERS
 from skgradood.gradients.precision import sum_dtype, widened
 
 # Rotations in float32 leave about this share of the largest eigenvalue in a dead coordinate.
 _ROUNDING = 1e-12
+# Numbers in the factors of outer products at once.
+_OUTER_BLOCK = 1 << 17
 
 
 class Rotated(Approximation):
@@ -72,11 +80,6 @@ class Rotated(Approximation):
             products += layout.positions * math.prod(self.basis.sizes)
         return products < self.basis.products()
 
-    def _formed(self, gradient: LayerGradient) -> Tensor:
-        """Gradients (n, *shape); those of vectors in `sum_dtype`, which costs little there."""
-        gradients = gradient.dense()
-        return widened(gradients) if len(self.basis.sizes) == 1 else gradients
-
     def _forms(self, gradient: LayerGradient, *, with_norm: bool) -> Tensor:
         """Squared norms of the coordinates if wanted, and quadratic forms, (1 or 2, n)."""
         if not gradient.contributions:
@@ -88,31 +91,27 @@ class Rotated(Approximation):
             return weighted_sums_of_squares(coordinates, weights)
         parts = []
         for left, right in self._rotated_factors(gradient):
+            weights = self._weights(left, with_norm=with_norm)
             if left.shape[2] > 1:
-                weights = self._weights(left, with_norm=with_norm)
                 parts.append(weighted_sums_of_squares(Products(left, right), weights))
             else:
-                squares = (widened(factor[..., 0]).square() for factor in (left, right))
-                parts.append(self._bilinear_forms(*squares, with_norm=with_norm))
-        return torch.cat(parts, dim=1)
+                factors = left[..., 0], right[..., 0]
+                parts.append(weighted_sums_of_outer_squares(*factors, weights))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def _weights(self, like: Tensor, *, with_norm: bool) -> list[Tensor | None]:
         inverse = self._inverse_for(like)
         return [None, inverse] if with_norm else [inverse]
 
-    def _bilinear_forms(self, left: Tensor, right: Tensor, *, with_norm: bool) -> Tensor:
-        """Forms of outer products, which need not be formed, of squares (m, p) and (m, q)."""
-        forms = [
-            left.sum(1) * right.sum(1)
-            if w is None
-            else ((left @ w.reshape(self.basis.sizes[0], -1)) * right).sum(1)
-            for w in self._weights(left, with_norm=with_norm)
-        ]
-        return torch.stack(forms)
-
     def _coordinates(self, gradient: LayerGradient) -> Rows:
         gradients = self._formed(gradient)
         return Rows(self._basis_for(gradients).rotate(gradients))
+
+    def _formed(self, gradient: LayerGradient) -> Tensor:
+        """Gradients (n, *shape); in float64 where rounding could fill an undamped null space."""
+        gradients = gradient.dense()
+        is_exact = len(self.basis.sizes) == 1 and self.options.damping == 0
+        return widened(gradients) if is_exact else gradients
 
     def _basis_for(self, like: Tensor | LayerGradient) -> KroneckerBasis:
         """The basis in the dtype, and on the device, of a tensor or gradient."""
@@ -146,23 +145,27 @@ class Rotated(Approximation):
         """Blocks of coordinates as factors left (m, p, t) and right (m, q, t)."""
         _, positions = gradient.factor_layout() or (1, 1)
         numbers = positions * (self.basis.sizes[0] + math.prod(self.basis.sizes[1:]))
-        for rows in row_blocks(gradient.n, numbers):
+        # Many positions make a product of matrices of one sample alone; of one position each,
+        # samples come in blocks of which everything that is made of them stays in the cache.
+        block = BLOCK_NUMBERS if positions > 1 else _OUTER_BLOCK
+        for rows in slices(gradient.n, block // numbers):
             factors = gradient.factors(rows, self._basis_for(gradient).channels)
             left, right = self._basis_for(factors.left).rotate_factors(factors)
             yield left[:, 0], right[:, 0]
 
     def _squares(self, gradient: LayerGradient) -> Tensor:
-        """Σ over samples of squared coordinates, ``basis.sizes``, in `sum_dtype`."""
+        """Σ over samples of squared coordinates, ``basis.sizes``."""
         if not self.form_reads_factors(gradient):
             return sum_of_squares_over_rows(self._coordinates(gradient)).reshape(self.basis.sizes)
-        total = torch.zeros((), dtype=sum_dtype(gradient.device), device=gradient.device)
+        total: Tensor | None = None
         for left, right in self._rotated_factors(gradient):
             if left.shape[2] == 1:
-                squares = widened(left[..., 0].square().mT @ right[..., 0].square())
+                squares = sum_of_outer_squares_over_rows(left[..., 0], right[..., 0])
             else:
                 squares = sum_of_squares_over_rows(Products(left, right))
-            total = total + squares.reshape(self.basis.sizes)
-        return total
+            total = accumulated(total, squares)
+        assert total is not None
+        return total.reshape(self.basis.sizes)
 
 
 def without_rounding(eigenvalues: Tensor) -> Tensor:

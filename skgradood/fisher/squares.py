@@ -14,43 +14,48 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skgradood.gradients.contributions import BLOCK_NUMBERS
-from skgradood.gradients.precision import sum_dtype, widened
+from skgradood.gradients.contributions import BLOCK_NUMBERS, in_range, out_of_range
+from skgradood.gradients.precision import in_float64, sum_dtype
 
 # Numbers in a block; sums within one are in its own precision, between blocks in `sum_dtype`.
 _BLOCK = 1 << 18
-# Shorter rows are squared in `sum_dtype`, which costs little there.
-_LONG_ROW = 4096
 # Rows that are added in their own precision before they go into a sum in float64.
 _ROWS_A_SUM = 64
 
 
 class Block(NamedTuple):
-    """Squares (m, c) of some coordinates of some samples; gone when the next block comes."""
+    """Some coordinates of some samples, (m, c); gone when the next block comes.
+
+    ``memory`` is where their squares may be written.
+    """
 
     samples: slice
     coordinates: slice
-    squares: Tensor
+    values: Tensor
+    memory: Tensor
+
+    def squares(self) -> Tensor:
+        """Squares (m, c), after which the values may be gone."""
+        return torch.mul(self.values, self.values, out=self.memory)
 
 
 class Rows:
     """Coordinates as they are, (m, ...); ``like`` has their dtype and device."""
 
     def __init__(self, rows: Tensor) -> None:
-        flat = rows.reshape(len(rows), -1)
-        self.flat = flat if flat.shape[1] > _LONG_ROW else widened(flat)
-        self.like, self.shape = self.flat, flat.shape
+        self.flat = self.like = rows.reshape(len(rows), -1)
+        self.shape = self.flat.shape
 
     def blocks(self) -> Iterator[Block]:
         """All coordinates, those of all samples one after the other."""
         m, k = self.shape
         spare = self.flat.new_empty(min(m * k, _BLOCK))
-        for coordinates in _slices(k, _BLOCK):
+        for coordinates in slices(k, _BLOCK):
             length = coordinates.stop - coordinates.start
-            for samples in _slices(m, _BLOCK // length):
+            for samples in slices(m, _BLOCK // length):
                 part = self.flat[samples, coordinates]
-                squares = spare[: part.numel()].view(part.shape)
-                yield Block(samples, coordinates, torch.mul(part, part, out=squares))
+                memory = spare[: part.numel()].view(part.shape)
+                yield Block(samples, coordinates, part, memory)
 
     def of(self, samples: slice) -> Rows:
         """Those of some samples."""
@@ -63,6 +68,10 @@ class Rows:
     def exactly(self, sample: int) -> Tensor:
         """One sample's in float64, (k,)."""
         return self.flat[sample].double()
+
+    def is_zero(self) -> Tensor:
+        """Which samples have nothing but zeros, (m,)."""
+        return ~self.flat.any(1)
 
 
 class Products:
@@ -77,14 +86,13 @@ class Products:
         """All coordinates, those of all samples one after the other."""
         m, p, q = len(self.left), self.left.shape[1], self.right.shape[1]
         spare = self.left.new_empty(min(m * p * q, max(_BLOCK, q)))
-        for rows in _slices(p, _BLOCK // q):
+        for rows in slices(p, _BLOCK // q):
             length = rows.stop - rows.start
-            for samples in _slices(m, _BLOCK // (length * q)):
+            for samples in slices(m, _BLOCK // (length * q)):
                 left, right = self.left[samples, rows], self.right[samples]
                 out = spare[: len(left) * length * q].view(len(left), length, q)
-                product = torch.bmm(left, right.mT, out=out)
-                squares = torch.mul(product, product, out=product).view(len(left), -1)
-                yield Block(samples, slice(rows.start * q, rows.stop * q), squares)
+                product = torch.bmm(left, right.mT, out=out).view(len(left), -1)
+                yield Block(samples, slice(rows.start * q, rows.stop * q), product, product)
 
     def of(self, samples: slice) -> Products:
         """Those of some samples."""
@@ -97,6 +105,10 @@ class Products:
     def exactly(self, sample: int) -> Tensor:
         """One sample's in float64, (k,)."""
         return (self.left[sample].double() @ self.right[sample].double().mT).flatten()
+
+    def is_zero(self) -> Tensor:
+        """Which samples have a factor of nothing but zeros, (m,)."""
+        return ~(self.left.flatten(1).any(1) & self.right.flatten(1).any(1))
 
 
 def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor | None]) -> Tensor:
@@ -119,33 +131,56 @@ def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor |
             [torch.stack([_weighted_norms(rows, w) for w in flat]) for rows in _whole_rows(source)],
             dim=1,
         )
-    if source.like.dtype == torch.float64 and source.shape.numel() <= _BLOCK:
-        squares = source.whole().square()
-        return torch.stack([squares.sum(1) if w is None else squares @ w for w in flat])
     sums = torch.zeros(len(flat), source.shape[0], dtype=torch.float64)
-    for samples, coordinates, squares in source.blocks():
+    for block in source.blocks():
+        squares = block.squares()
         for total, w in zip(sums, flat, strict=True):
-            total[samples] += squares.sum(1) if w is None else squares @ w[coordinates]
-    for sample in (~sums.isfinite()).any(0).nonzero()[:, 0].tolist():
-        squares = source.exactly(sample).square()
-        for total, w in zip(sums, flat, strict=True):
-            total[sample] = squares.sum() if w is None else squares @ w.double()
+            part = squares.sum(1) if w is None else squares @ w[block.coordinates]
+            total[block.samples] += part
+    if not in_range(sums):
+        for sample in (out_of_range(sums).any(0) & ~source.is_zero()).nonzero()[:, 0].tolist():
+            squares = source.exactly(sample).square()
+            for total, w in zip(sums, flat, strict=True):
+                total[sample] = squares.sum() if w is None else squares @ w.double()
     return sums
 
 
 def sum_of_squares_over_rows(source: Rows | Products) -> Tensor:
-    """Σ_i r_ij² of every coordinate, (k,) in the device's `sum_dtype`."""
+    """Σ_i r_ij² of every coordinate, (k,); of many samples in float64."""
     if not source.like.is_cpu:
         wide = sum_dtype(source.like.device)
         parts = [rows.square().sum(0, dtype=wide) for rows in _whole_rows(source)]
         return torch.stack(parts).sum(0)
-    totals = torch.zeros(source.shape[1], dtype=torch.float64)
-    for samples in _slices(source.shape[0], _ROWS_A_SUM):
+    total: Tensor | None = None
+    for samples in slices(source.shape[0], _ROWS_A_SUM):
         partial = source.like.new_zeros(source.shape[1])
-        for _, coordinates, squares in source.of(samples).blocks():
-            partial[coordinates] += squares[0] if len(squares) == 1 else squares.sum(0)
-        totals += partial
-    return totals
+        for block in source.of(samples).blocks():
+            if len(block.values) == 1:
+                partial[block.coordinates].addcmul_(block.values[0], block.values[0])
+            else:
+                partial[block.coordinates] += block.squares().sum(0)
+        total = accumulated(total, partial)
+    assert total is not None
+    if is_in_range(total) or source.is_zero().all():
+        return total
+    total = torch.zeros(source.shape[1], dtype=torch.float64)
+    for sample in range(source.shape[0]):
+        total += source.exactly(sample).square()
+    return total
+
+
+def accumulated(total: Tensor | None, part: Tensor) -> Tensor:
+    """A sum with one more part, in float64 from the second part on; it may be changed in place."""
+    if total is None:
+        return part
+    # In place: a sum may be as large as the tensor, and parts come for every few rows.
+    total = in_float64(total)
+    return total.add_(part.to(total.device))
+
+
+def is_in_range(total: Tensor) -> bool:
+    """Whether sums of squares over samples have not left the range of float32."""
+    return in_range(total.max())
 
 
 def _weighted_norms(rows: Tensor, weights: Tensor | None) -> Tensor:
@@ -155,9 +190,10 @@ def _weighted_norms(rows: Tensor, weights: Tensor | None) -> Tensor:
 
 def _whole_rows(source: Rows | Products) -> Iterator[Tensor]:
     m, k = source.shape
-    return (source.of(samples).whole() for samples in _slices(m, BLOCK_NUMBERS // k))
+    return (source.of(samples).whole() for samples in slices(m, BLOCK_NUMBERS // k))
 
 
-def _slices(length: int, size: int) -> list[slice]:
+def slices(length: int, size: int) -> list[slice]:
+    """Slices of at most ``size``, and at least one, that cover ``length``."""
     size = max(1, size)
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]

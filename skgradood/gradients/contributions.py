@@ -26,6 +26,9 @@ _PIECE = 256
 _DOT_PIECE = 1 << 16
 HAS_DOT = (torch.float32, torch.float64)
 
+# Of squares whose sum is smaller, some may have been below the range of float32.
+_LEAST_SUM = 1e-20
+
 # A Gram norm that is a smaller share of its absolute terms than this has lost over three digits.
 _LEAST_GRAM_SHARE = 2e-3
 
@@ -118,12 +121,27 @@ def sum_of_squares(gradients: Tensor) -> Tensor:
     flat = gradients.reshape(len(gradients), -1)
     if flat.is_complex():
         flat = torch.view_as_real(flat).flatten(1)
-    if flat.shape[1] <= _LONG_ROW or not flat.is_cpu or flat.dtype not in HAS_DOT:
+    if not flat.is_cpu or flat.dtype not in HAS_DOT:
         return _summed_norm(flat).square()
-    norms = torch.tensor([squared_length(row) for row in flat], dtype=torch.float64)
-    for row in (~norms.isfinite()).nonzero()[:, 0].tolist():
-        norms[row] = _summed_norm(flat[row : row + 1])[0].square()
+    if flat.shape[1] > _LONG_ROW:
+        norms = torch.tensor([squared_length(row) for row in flat], dtype=torch.float64)
+    else:  # without a copy of the rows in float64
+        norms = torch.linalg.vector_norm(flat, dim=1).double().square()
+    if not in_range(norms):
+        lost = out_of_range(norms)
+        norms[lost] = _summed_norm(flat[lost]).square()
     return norms
+
+
+def in_range(sums: Tensor) -> bool:
+    """Whether no squares, of which these are sums, can have left the range of float32."""
+    least, largest = torch.aminmax(sums)
+    return least.item() >= _LEAST_SUM and largest.item() < math.inf
+
+
+def out_of_range(sums: Tensor) -> Tensor:
+    """By sums of squares, which of them may miss some that left the range of float32."""
+    return (sums < _LEAST_SUM) | ~sums.isfinite()
 
 
 def squared_length(row: Tensor) -> float:

@@ -56,10 +56,11 @@ def test_sums_in_float32_within_a_block_keep_six_digits(kind):
     assert (over_rows - expected.sum(0)).abs().max() < 1e-6 * expected.sum(0).max()
 
 
+@pytest.mark.parametrize("scale", [1e25, 1e-25, 0.0])
 @pytest.mark.parametrize("kind", ["products", "rows"])
-def test_what_squares_beyond_float32_is_kept(kind):
+def test_what_squares_beyond_float32_is_kept(kind, scale):
     left, right, weights = factors(3, 70, 90, 1)
-    left[1] *= 1e25
+    left[1] *= scale
     source = sources(left, right)[kind]
     expected = (left.double() @ right.double().mT).flatten(1).square()
 
@@ -67,3 +68,13 @@ def test_what_squares_beyond_float32_is_kept(kind):
     assert sums.isfinite().all()
     expected = torch.stack([expected.sum(1), expected @ weights.double()])
     torch.testing.assert_close(sums, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e25, 1e-25])
+@pytest.mark.parametrize("kind", ["products", "rows"])
+def test_sums_over_rows_beyond_float32_are_kept(kind, scale):
+    left, right, _ = factors(3, 7, 9, 2)
+    left = left * scale
+    expected = (left.double() @ right.double().mT).flatten(1).square().sum(0)
+    over_rows = sum_of_squares_over_rows(sources(left, right)[kind]).double()
+    torch.testing.assert_close(over_rows, expected, rtol=1e-5, atol=0)

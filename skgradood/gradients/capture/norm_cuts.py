@@ -120,7 +120,7 @@ class ChannelNormCut(torch.autograd.Function):
         if ctx.bias is not None and ctx.bias.use is not None:
             _deliver(ctx.bias, sums, ctx.axis)
         if ctx.weight is not None and ctx.weight.use is not None:
-            products = torch.einsum("nct,nct->nc", rows, x.reshape(rows.shape))
+            products = torch.linalg.vecdot(rows, x.reshape(rows.shape))
             mean_c, rstd_c = (ctx.norm.by_channel(s, x.shape[1]) for s in (mean, rstd))
             _deliver(ctx.weight, (products - mean_c * sums) * rstd_c, ctx.axis)
         value = None if ctx.weight is None else ctx.weight.value

@@ -1,0 +1,26 @@
+"""Squared norms of rows equal those in float64, also where squares leave the range of float32."""
+
+import pytest
+import torch
+
+from skgradood.gradients.contributions import sum_of_squares
+
+
+# Shorter and longer than the rows that are summed in pieces.
+@pytest.mark.parametrize("length", [1, 100, 4096, 70_000])
+@pytest.mark.parametrize("scale", [1.0, 1e25, 1e-25, 0.0])
+def test_squares_beyond_float32_are_kept(length, scale):
+    rows = torch.randn(3, length, generator=torch.Generator().manual_seed(0))
+    rows[1] *= scale
+    norms = sum_of_squares(rows)
+    assert norms.dtype == torch.float64
+    torch.testing.assert_close(norms, rows.double().square().sum(1), rtol=1e-6, atol=0)
+
+
+def test_what_is_not_finite_stays_so():
+    rows = torch.ones(3, 10)
+    rows[0, 3], rows[2, 4] = torch.inf, torch.nan
+    norms = sum_of_squares(rows)
+    assert norms[0] == torch.inf
+    assert norms[1].item() == pytest.approx(10)
+    assert norms[2].isnan()
