@@ -6,6 +6,7 @@ gradient of the sum of their bounds is, copy by copy, that of their own.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from skgradood.models._encoder_copies import encoder_copies, encoder_parameters
+from skgradood.models._fixed_weights import FixedWeights
 from skgradood.models._training import OPTIMIZERS
 
 _PROTOCOL = (
@@ -92,7 +94,15 @@ def bounds_before_and_after(
     # The state of many copies fills no cache: it is to be passed over once a step.
     options: dict[str, Any] = {"fused": True} if optimizer in _FUSED else {}
     update = OPTIMIZERS[optimizer](leaves, lr=lr, **options)  # type: ignore[call-arg]
-    values = _average_bound(variational, X, posterior(), noise)
+    # Libraries for GPUs choose layouts by themselves.
+    decoder = FixedWeights() if X.device.type == "cpu" else contextlib.nullcontext()
+
+    def bounds() -> Tensor:
+        moments = posterior()
+        with decoder:
+            return _average_bound(variational, X, moments, noise)
+
+    values = bounds()
     before = after = values.detach()
     for _ in range(n_steps):
         # Asked for these alone, autograd leaves out the gradients of all other parameters.
@@ -100,7 +110,7 @@ def bounds_before_and_after(
         for leaf, gradient in zip(leaves, gradients, strict=True):
             leaf.grad = gradient
         update.step()
-        values = _average_bound(variational, X, posterior(), noise)
+        values = bounds()
         after = torch.fmax(after, values.detach())
     return before, after
 
