@@ -6,13 +6,15 @@ gradient of the sum of their bounds is, copy by copy, that of their own.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from skgradood.models._own_weights import ConvolutionsAsProducts
+from skgradood.models._encoder_copies import encoder_copies, encoder_parameters
+from skgradood.models._fixed_weights import FixedWeights
 from skgradood.models._training import OPTIMIZERS
 
 _PROTOCOL = (
@@ -92,7 +94,15 @@ def bounds_before_and_after(
     # The state of many copies fills no cache: it is to be passed over once a step.
     options: dict[str, Any] = {"fused": True} if optimizer in _FUSED else {}
     update = OPTIMIZERS[optimizer](leaves, lr=lr, **options)  # type: ignore[call-arg]
-    values = _average_bound(variational, X, posterior(), noise)
+    # Libraries for GPUs choose layouts by themselves.
+    decoder = FixedWeights() if X.device.type == "cpu" else contextlib.nullcontext()
+
+    def bounds() -> Tensor:
+        moments = posterior()
+        with decoder:
+            return _average_bound(variational, X, moments, noise)
+
+    values = bounds()
     before = after = values.detach()
     for _ in range(n_steps):
         # Asked for these alone, autograd leaves out the gradients of all other parameters.
@@ -100,7 +110,7 @@ def bounds_before_and_after(
         for leaf, gradient in zip(leaves, gradients, strict=True):
             leaf.grad = gradient
         update.step()
-        values = _average_bound(variational, X, posterior(), noise)
+        values = bounds()
         after = torch.fmax(after, values.detach())
     return before, after
 
@@ -118,7 +128,7 @@ def chunk_size(module: nn.Module, X: Tensor, over: str, batch_size: int | str) -
         The largest chunk; "auto" sets no limit but memory and 256.
     """
     largest = 256 if batch_size == "auto" else int(batch_size)
-    copied = _encoder_parameters(module, X[:1]).values() if over == "encoder" else ()
+    copied = encoder_parameters(module, X[:1]).values() if over == "encoder" else ()
     n_bytes = sum(p.numel() * p.element_size() for p in copied) * _NUMBERS_PER_PARAMETER
     n_bytes += _PASSES_OF_ACTIVATIONS * _activation_bytes(module, X[:1])
     room = float(_CHUNK_BYTES_ON_CPU)
@@ -154,59 +164,7 @@ def _average_bound(
     return cast("Tensor", total) / len(noise)
 
 
-class _Encoder(nn.Module):
-    """Lets ``functional_call`` reach a module's encoder, with other parameters."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        return cast("VariationalModule", self.module).encode(X)
-
-
-def _encode_with(module: nn.Module, parameters: dict[str, Tensor], X: Tensor) -> Any:
-    prefixed = {f"module.{name}": value for name, value in parameters.items()}
-    return torch.func.functional_call(_Encoder(module), prefixed, (X,))
-
-
-def _encoder_parameters(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """The parameters on which the posterior of a sample depends, by name."""
-    copies = {
-        name: p.detach().clone().requires_grad_()
-        for name, p in module.named_parameters()
-        if p.is_floating_point()
-    }
-    with torch.enable_grad():
-        mean, log_variance = _encode_with(module, copies, x)
-        total = mean.sum() + log_variance.sum()
-        gradients = torch.autograd.grad(total, list(copies.values()), allow_unused=True)
-    return {
-        name: copy.detach()
-        for (name, copy), gradient in zip(copies.items(), gradients, strict=True)
-        if gradient is not None
-    }
-
-
 _Variables = tuple[list[Tensor], Callable[[], tuple[Tensor, Tensor]]]
-
-
-def _encoder_copies(module: nn.Module, X: Tensor) -> _Variables:
-    """A copy of the encoder's parameters for every sample, and the posteriors they lead to."""
-    copies = {
-        name: value.expand(len(X), *value.shape).clone().requires_grad_()
-        for name, value in _encoder_parameters(module, X[:1]).items()
-    }
-
-    def encode(parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_variance = _encode_with(module, parameters, x[None])
-        return mean[0], log_variance[0]
-
-    def posterior() -> tuple[Tensor, Tensor]:
-        with ConvolutionsAsProducts():
-            return torch.func.vmap(encode)(copies, X)
-
-    return list(copies.values()), posterior
 
 
 def _posterior_moments(module: nn.Module, X: Tensor) -> _Variables:
@@ -218,7 +176,7 @@ def _posterior_moments(module: nn.Module, X: Tensor) -> _Variables:
 
 
 _VARIABLES: dict[str, Callable[[nn.Module, Tensor], _Variables]] = {
-    "encoder": _encoder_copies,
+    "encoder": encoder_copies,
     "posterior": _posterior_moments,
 }
 OVER = tuple(_VARIABLES)

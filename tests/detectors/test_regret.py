@@ -14,6 +14,7 @@ from torch import nn
 from skgradood import GenerativeNet, LikelihoodRegretDetector
 from skgradood.gradients import LogLikelihood
 from skgradood.models import VAE
+from skgradood.models._encoder_copies import _parts_to_copy, encoder_parameters
 from skgradood.models._refinement import bounds_before_and_after, chunk_size
 from skgradood.persistence import load, save
 from skgradood.utils import make_groups
@@ -107,6 +108,43 @@ def test_scores_are_those_of_a_naive_loop(case, batch_size, vae, images):
     detector = LikelihoodRegretDetector(vae, batch_size=batch_size, **options).fit(images)
     expected = [naive_regret(vae, torch.as_tensor(x[None]), **options) for x in images]
     np.testing.assert_allclose(detector.score_samples(images), -np.array(expected), rtol=1e-6)
+
+
+class Spelt(VAE):
+    """A VAE whose encoder has no form with weights of the samples' own."""
+
+    def encode(self, X):
+        mean, log_variance = super().encode(X)
+        return mean + 0 * self.to_mean.weight.sum(), log_variance
+
+
+class Reversed(VAE):
+    """A VAE whose encoder's functions meet the samples in another order."""
+
+    def encode(self, X):
+        mean, log_variance = super().encode(X.flip(0))
+        return mean.flip(0), log_variance.flip(0)
+
+
+@pytest.mark.parametrize("kind", [VAE, Spelt, Reversed])
+@pytest.mark.parametrize("side", [8, 9])
+def test_encoders_of_all_kinds(kind, side):
+    """Where the form with weights of the samples' own does not serve, vmap does."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    module = kind((1, side, side), latent_dim=3, width=4).double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+    X = torch.randint(0, 256, (5, 1, side, side), generator=generator, dtype=torch.uint8).numpy()
+    served = _parts_to_copy(
+        module.eval(), encoder_parameters(module, torch.as_tensor(X[:1])), torch.as_tensor(X[:1])
+    )
+    assert (served is not None) == (kind is VAE)
+    options = CASES["paper"]
+    detector = LikelihoodRegretDetector(module, **options).fit(X)
+    expected = [naive_regret(module, torch.as_tensor(x[None]), **options) for x in X]
+    np.testing.assert_allclose(detector.score_samples(X), -np.array(expected), rtol=1e-6)
 
 
 @pytest.mark.parametrize("over", ["encoder", "posterior"])
