@@ -42,7 +42,7 @@ from skgradood.models import VAE, GaussianDiffusion, GenerativeNet, Glow
 N_TRAIN = 10_000
 N_DIGITS = 1297
 # The most test images of what takes long.
-N_DIFFUSED, N_WEIGHTED = 1000, 500
+N_DIFFUSED, N_WEIGHTED = 500, 500
 N_DRAWS = 16
 SIMPLE: dict[str, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], str]] = {
     "histogram for each pixel and channel": (histogram_bits, "exact"),
