@@ -9,37 +9,11 @@ from scipy.stats import multivariate_normal
 from sklearn.datasets import load_digits
 from sklearn.utils import shuffle
 
-from skgradood.models import VAE, GaussianDiffusion, GenerativeNet, Glow, PixelCNN
+from benchmarks.bits_models import DIGITS
+from skgradood.models import VAE, GenerativeNet, Glow, PixelCNN
 
-NETS = {
-    "vae": GenerativeNet(VAE, module__latent_dim=16, lr=2e-3, max_epochs=40, random_state=0),
-    "glow": GenerativeNet(
-        Glow,
-        module__n_steps=8,
-        module__hidden_channels=64,
-        lr=2e-3,
-        max_epochs=20,
-        random_state=0,
-    ),
-    "glow, dense": GenerativeNet(
-        Glow,
-        module__conditioner="dense",
-        module__n_steps=8,
-        module__hidden_channels=96,
-        lr=2e-3,
-        max_epochs=20,
-        random_state=0,
-    ),
-    "glow, local": GenerativeNet(
-        Glow,
-        module__conditioner="local",
-        module__n_steps=8,
-        module__hidden_channels=64,
-        lr=2e-3,
-        max_epochs=20,
-        random_state=0,
-    ),
-    "glow, classes": GenerativeNet(
+NETS = DIGITS | {
+    "Glow, classes": GenerativeNet(
         Glow,
         module__n_classes=10,
         module__n_steps=8,
@@ -47,17 +21,6 @@ NETS = {
         supervised_weight=10.0,
         lr=2e-3,
         max_epochs=15,
-        random_state=0,
-    ),
-    "pixel cnn": GenerativeNet(
-        PixelCNN, module__width=32, module__n_layers=4, lr=3e-3, max_epochs=20, random_state=0
-    ),
-    "diffusion": GenerativeNet(
-        GaussianDiffusion,
-        module__width=16,
-        module__n_timesteps_eval=None,
-        lr=2e-3,
-        max_epochs=30,
         random_state=0,
     ),
 }
@@ -114,7 +77,7 @@ def pooled_histogram_bits(train, test):
 def best_simple_bits(name, train, test):
     # Patches without a position cannot know what is frequent where; and 1300 images are too few for
     # fully connected layers to learn it as well as counting does (2.45 against 2.43).
-    pooled = name in ("glow, local", "glow, dense")
+    pooled = name in ("Glow, local", "Glow, dense")
     histogram = pooled_histogram_bits if pooled else histogram_bits
     return min(histogram(train, test), best_gaussian_bits(train, test))
 
