@@ -12,6 +12,8 @@ from skgradood.models._own_weights import ConvolutionsAsProducts, NoRule, OwnWei
 
 # Relative to the largest moment; other products of matrices round in other ways.
 _TOLERANCE = 1e-3
+# Samples that are encoded together and one by one.
+_N_COMPARED = 3
 
 
 class _HasEncoder(Protocol):
@@ -43,7 +45,7 @@ def encoder_copies(
     ``torch.func.vmap`` serves all other encoders.
     """
     parameters = encoder_parameters(module, X[:1])
-    parts = _parts_to_copy(module, parameters, X[:1])
+    parts = _parts_to_copy(module, parameters, X[:_N_COMPARED])
     if parts is None:
         return _by_vmap(module, parameters, X)
     shared = list(parameters.values())
@@ -59,13 +61,14 @@ def encoder_copies(
 
 
 def _parts_to_copy(
-    module: nn.Module, parameters: dict[str, nn.Parameter], x: Tensor
+    module: nn.Module, parameters: dict[str, nn.Parameter], X: Tensor
 ) -> list[Part] | None:
     """Parts of the parameters that have an effect; None if `OwnWeights` do not serve the encoder.
 
-    Three different copies are run together and one by one.
+    Different samples with different copies are run together and one by one: what mixes samples,
+    or their weights, is found out.
     """
-    factors = torch.linspace(0.9, 1.1, 3, dtype=torch.float64).tolist()
+    factors = torch.linspace(0.9, 1.1, len(X), dtype=torch.float64).tolist()
     scaled = {
         name: torch.stack([factor * parameter.detach() for factor in factors])
         for name, parameter in parameters.items()
@@ -73,13 +76,13 @@ def _parts_to_copy(
     mode = OwnWeights(list(parameters.values()), list(scaled.values()))
     try:
         with torch.no_grad(), mode:
-            together = cast("_HasEncoder", module).encode(x.expand(len(factors), *x.shape[1:]))
+            together = cast("_HasEncoder", module).encode(X)
     except (NoRule, RuntimeError):
         return None
     with torch.no_grad():
         alone = [
-            _encode_with(module, {name: values[i] for name, values in scaled.items()}, x)
-            for i in range(len(factors))
+            _encode_with(module, {name: values[i] for name, values in scaled.items()}, X[i : i + 1])
+            for i in range(len(X))
         ]
     for found, expected in zip(together, map(torch.cat, zip(*alone, strict=True)), strict=True):
         tolerance = _TOLERANCE * float(expected.abs().max())
