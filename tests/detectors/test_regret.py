@@ -126,7 +126,14 @@ class Reversed(VAE):
         return mean.flip(0), log_variance.flip(0)
 
 
-@pytest.mark.parametrize("kind", [VAE, Spelt, Reversed])
+class Centred(VAE):
+    """A VAE whose encoder mixes samples."""
+
+    def encode(self, X):
+        return super().encode(X - 0.5 * X.double().mean(0, keepdim=True))
+
+
+@pytest.mark.parametrize("kind", [VAE, Spelt, Reversed, Centred])
 @pytest.mark.parametrize("side", [8, 9])
 def test_encoders_of_all_kinds(kind, side):
     """Where the form with weights of the samples' own does not serve, vmap does."""
@@ -137,9 +144,8 @@ def test_encoders_of_all_kinds(kind, side):
         for parameter in module.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
     X = torch.randint(0, 256, (5, 1, side, side), generator=generator, dtype=torch.uint8).numpy()
-    served = _parts_to_copy(
-        module.eval(), encoder_parameters(module, torch.as_tensor(X[:1])), torch.as_tensor(X[:1])
-    )
+    few = torch.as_tensor(X[:3])
+    served = _parts_to_copy(module.eval(), encoder_parameters(module, few[:1]), few)
     assert (served is not None) == (kind is VAE)
     options = CASES["paper"]
     detector = LikelihoodRegretDetector(module, **options).fit(X)
