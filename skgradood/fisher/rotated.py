@@ -16,6 +16,7 @@ from skgradood.fisher.outer import (
     weighted_sums_of_outer_squares,
 )
 from skgradood.fisher.squares import (
+    SHORT_ROW,
     Products,
     Rows,
     accumulated,
@@ -108,10 +109,13 @@ class Rotated(Approximation):
         return Rows(self._basis_for(gradients).rotate(gradients))
 
     def _formed(self, gradient: LayerGradient) -> Tensor:
-        """Gradients (n, *shape); in float64 where rounding could fill an undamped null space."""
-        gradients = gradient.dense()
-        is_exact = len(self.basis.sizes) == 1 and self.options.damping == 0
-        return widened(gradients) if is_exact else gradients
+        """Gradients (n, *shape); those of vectors in `sum_dtype` where it costs nothing.
+
+        And where, without damping, rounding would fill a null space.
+        """
+        gradients, sizes = gradient.dense(), self.basis.sizes
+        is_wide = len(sizes) == 1 and (sizes[0] <= SHORT_ROW or self.options.damping == 0)
+        return widened(gradients) if is_wide else gradients
 
     def _basis_for(self, like: Tensor | LayerGradient) -> KroneckerBasis:
         """The basis in the dtype, and on the device, of a tensor or gradient."""

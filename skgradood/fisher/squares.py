@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 
 from skgradood.gradients.contributions import BLOCK_NUMBERS, in_range, out_of_range
-from skgradood.gradients.precision import in_float64, sum_dtype
+from skgradood.gradients.precision import in_float64, sum_dtype, widened
 
 # Numbers in a block; sums within one are in its own precision, between blocks in `sum_dtype`.
 _BLOCK = 1 << 18
+# Shorter rows are summed in `sum_dtype`: it costs nothing, and what a library of float32 products
+# makes of one row beside others, and alone, does not show.
+SHORT_ROW = 64
 # Rows that are added in their own precision before they go into a sum in float64.
 _ROWS_A_SUM = 64
 
@@ -43,8 +46,9 @@ class Rows:
     """Coordinates as they are, (m, ...); ``like`` has their dtype and device."""
 
     def __init__(self, rows: Tensor) -> None:
-        self.flat = self.like = rows.reshape(len(rows), -1)
-        self.shape = self.flat.shape
+        flat = rows.reshape(len(rows), -1)
+        self.flat = self.like = widened(flat) if flat.shape[1] <= SHORT_ROW else flat
+        self.shape = flat.shape
 
     def blocks(self) -> Iterator[Block]:
         """All coordinates, those of all samples one after the other."""
