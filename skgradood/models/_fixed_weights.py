@@ -63,8 +63,8 @@ class FixedWeights(TorchFunctionMode):
             )
         if (weight, steps, pads) not in self._kernels:
             channels_last = weight.detach().contiguous(memory_format=torch.channels_last)
-            kernels = _kernels_of_phases(weight.detach(), steps, pads)
-            self._kernels[weight, steps, pads] = kernels, channels_last
+            by_phase = _kernels_of_phases(weight.detach(), steps, pads)
+            self._kernels[weight, steps, pads] = by_phase, channels_last
         size = tuple(
             (length - 1) * step - 2 * pad + width + more
             for length, step, pad, width, more in zip(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -41,11 +41,11 @@ class OwnWeights(TorchFunctionMode):
 
     Parameters
     ----------
-    parameters : list of Tensor
+    parameters : sequence of Tensor
         As the module holds them.
-    values : list of Tensor of shape (n, *part)
+    values : sequence of Tensor of shape (n, *part)
         The samples' copies of each; the first dimension of what they meet is to be n, too.
-    parts : list of tuple of slice, optional
+    parts : sequence of tuple of slice, optional
         Which part of each parameter was copied; all by default.
 
     Raises
@@ -56,7 +56,10 @@ class OwnWeights(TorchFunctionMode):
     """
 
     def __init__(
-        self, parameters: list[Tensor], values: list[Tensor], parts: list[Part] | None = None
+        self,
+        parameters: Sequence[Tensor],
+        values: Sequence[Tensor],
+        parts: Sequence[Part] | None = None,
     ) -> None:
         super().__init__()
         parts = parts or [_whole(parameter) for parameter in parameters]
@@ -175,13 +178,12 @@ def _convolve(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    is_own = isinstance(weight, OwnWeight)
     if groups != 1 or x.ndim != 4 or isinstance(padding, str):
-        if is_own or isinstance(bias, OwnWeight):
+        if isinstance(weight, OwnWeight) or isinstance(bias, OwnWeight):
             raise NoRule("conv2d")
         return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
     lines = _lines(x, weight.shape, stride, padding, dilation)
-    if is_own:
+    if isinstance(weight, OwnWeight):
         columns = _columns(x, lines, weight.values.shape[3:], weight.start[2:])
         product = _Product.apply(weight.values.flatten(2), columns)
     else:
@@ -194,12 +196,14 @@ def _convolve(
 def _columns(x: Tensor, lines: list[_Line], kernel: Any, start: Any = (0, 0)) -> Tensor:
     """What the kernel's taps meet at every place, (n, k, p)."""
     padding = [line.padding(*taps) for line, *taps in zip(lines, start, kernel, strict=True)]
-    step, pad, spread = ([getattr(line, n) for line in lines] for n in ("step", "pad", "spread"))
+    step, pad, spread = (
+        tuple(getattr(line, name) for line in lines) for name in ("step", "pad", "spread")
+    )
     one_place = all(line.n_places == 1 and line.spread == 1 for line in lines)
     if one_place or tuple(kernel) != tuple(line.width for line in lines):
         if any(map(any, padding)):
             x = F.pad(x, (*padding[1], *padding[0]))
-        pad = [0, 0]
+        pad = (0, 0)
     if one_place:
         return x.flatten(1)[..., None]
     return F.unfold(x, tuple(kernel), dilation=spread, padding=pad, stride=step)
