@@ -69,7 +69,8 @@ def main() -> None:
     arguments = argument_parser(__doc__.splitlines()[0]).parse_args()
     sections = {}
     for name, measure in SECTIONS.items():
-        path = arguments.cache_dir / f"bits-{name}.joblib"
+        numbers = f"{arguments.n_test}-{arguments.n_ood}-{arguments.seed}"
+        path = arguments.cache_dir / f"bits-{name}-{numbers}.joblib"
         if not path.exists():
             joblib.dump(measure(arguments), path)
             print(f"measured {name}", flush=True)

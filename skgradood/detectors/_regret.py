@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,11 +17,13 @@ from skgradood.detectors._base import contamination_offset
 from skgradood.detectors._samples import SAMPLE_CONSTRAINTS, SampleDetector, group_means
 from skgradood.gradients import LogLikelihood
 from skgradood.gradients.errors import is_out_of_memory
+from skgradood.gradients.precision import in_float64
 from skgradood.models._batches import empty_cache
 from skgradood.models._evaluation import module_at_rest
 from skgradood.models._inputs import parameter_dtype
 from skgradood.models._refinement import (
     OVER,
+    VariationalModule,
     bounds_before_and_after,
     check_variational,
     chunk_size,
@@ -243,14 +245,14 @@ class LikelihoodRegretDetector(SampleDetector):
                 optimizer=self.optimizer,
                 noise=self._noise(module, X),
             )
-        return after.double() - before.double()
+        return in_float64(after) - in_float64(before)
 
     def _noise(self, module: nn.Module, X: Tensor) -> Tensor | None:
         """Draws of the rows' own generators, (n_draws, n, L)."""
         if self.n_draws == 0:
             return None
         with torch.no_grad():
-            n_latent = module.encode(X[:1])[0].shape[1]  # type: ignore[operator]
+            n_latent = cast("VariationalModule", module).encode(X[:1])[0].shape[1]
         dtype, device = parameter_dtype(module), X.device
         draws = [
             torch.randn(

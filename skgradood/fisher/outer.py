@@ -30,7 +30,7 @@ def weighted_sums_of_outer_squares(
 
     Returns
     -------
-    Tensor of shape (number of weights, m), float64
+    Tensor of shape (number of weights, m), in the device's `sum_dtype`
     """
     if not left.is_cpu:  # where looking for rows that overflow would make the device wait
         return _forms(widened(left), widened(right), weights)

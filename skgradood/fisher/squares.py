@@ -184,7 +184,7 @@ def accumulated(total: Tensor | None, part: Tensor) -> Tensor:
 
 def is_in_range(total: Tensor) -> bool:
     """Whether sums of squares over samples have not left the range of float32."""
-    return in_range(total.max())
+    return total.numel() == 0 or in_range(total.max())
 
 
 def _weighted_norms(rows: Tensor, weights: Tensor | None) -> Tensor:

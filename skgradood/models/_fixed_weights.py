@@ -13,6 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from skgradood.models._calls import input_first, pair
+
 # Torch hands on every argument of a function, given or not.
 _DEFAULTS = {
     name: parameter.default
@@ -37,6 +39,7 @@ class FixedWeights(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if function is torch.conv_transpose2d:
+            args, kwargs = input_first(args, kwargs)
             return self._convolve_transposed(*args, **kwargs)
         if function is F.cross_entropy:
             return _cross_entropy(*args, **kwargs)
@@ -53,7 +56,7 @@ class FixedWeights(TorchFunctionMode):
         groups: int = 1,
         dilation: Any = 1,
     ) -> Tensor:
-        steps, pads, extra, spreads = map(_pair, (stride, padding, output_padding, dilation))
+        steps, pads, extra, spreads = map(pair, (stride, padding, output_padding, dilation))
         is_fixed = isinstance(weight, nn.Parameter) and (
             bias is None or isinstance(bias, nn.Parameter)
         )
@@ -164,7 +167,7 @@ class _CrossEntropy(torch.autograd.Function):
         weights = (rows - largest).exp_()
         total = weights.sum(dim=1, keepdim=True)
         ctx.save_for_backward(weights, total, chosen)
-        return (total.log() + largest - rows.gather(1, chosen)).view(target.shape)
+        return (total.log() - (rows.gather(1, chosen) - largest)).view(target.shape)
 
     @staticmethod
     @once_differentiable
@@ -183,10 +186,3 @@ def _cross_entropy(logits: Tensor, target: Tensor, **options: Any) -> Tensor:
     if not is_plain or not is_classes_last or bool((target < 0).any()):
         return F.cross_entropy(logits, target, **options)
     return _CrossEntropy.apply(logits, target)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    first, *rest = value
-    return first, rest[0] if rest else first

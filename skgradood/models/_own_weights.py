@@ -11,6 +11,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from skgradood.models._calls import input_first, pair
+
 
 class NoRule(Exception):
     """A parameter meets a function that has no form with weights of the samples' own."""
@@ -89,6 +91,7 @@ class OwnWeights(TorchFunctionMode):
             if any(True for _ in _tensors_in(result)):
                 raise NoRule(getattr(function, "__name__", str(function)))
             return result
+        args, kwargs = input_first(args, kwargs)
         args = tuple(self._replaced(value) for value in args)
         kwargs = {name: self._replaced(value) for name, value in kwargs.items()}
         for parameter in met:
@@ -112,6 +115,7 @@ class ConvolutionsAsProducts(TorchFunctionMode):
         self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         if function is torch.conv2d:
+            args, kwargs = input_first(args, kwargs or {})
             function = _convolve
         return function(*args, **(kwargs or {}))
 
@@ -210,7 +214,7 @@ def _columns(x: Tensor, lines: list[_Line], kernel: Any, start: Any = (0, 0)) ->
 
 
 def _lines(x: Tensor, shape: torch.Size, *options: Any) -> list[_Line]:
-    return [_Line(*line) for line in zip(x.shape[2:], shape[2:], *map(_pair, options), strict=True)]
+    return [_Line(*line) for line in zip(x.shape[2:], shape[2:], *map(pair, options), strict=True)]
 
 
 def _part_in_use(
@@ -282,10 +286,3 @@ def _tensors_in(tree: Any) -> Iterator[Tensor]:
             yield from _tensors_in(branch)
     elif isinstance(tree, dict):
         yield from _tensors_in(tuple(tree.values()))
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    first, *rest = value
-    return first, rest[0] if rest else first

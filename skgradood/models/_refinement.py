@@ -93,7 +93,7 @@ def bounds_before_and_after(
     leaves, posterior = _VARIABLES[over](module, X)
     # The state of many copies fills no cache: it is to be passed over once a step.
     options: dict[str, Any] = {"fused": True} if optimizer in _FUSED else {}
-    update = OPTIMIZERS[optimizer](leaves, lr=lr, **options)  # type: ignore[call-arg]
+    update = OPTIMIZERS[optimizer](leaves, lr=lr, **options)
     # Libraries for GPUs choose layouts by themselves.
     decoder = FixedWeights() if X.device.type == "cpu" else contextlib.nullcontext()
 

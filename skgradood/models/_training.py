@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from skgradood.models._clipping import AdaptiveClipping
 from skgradood.models._progress import ProgressBar
 
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamax": torch.optim.Adamax,
     "adamw": torch.optim.AdamW,

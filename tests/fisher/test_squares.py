@@ -78,3 +78,9 @@ def test_sums_over_rows_beyond_float32_are_kept(kind, scale):
     expected = (left.double() @ right.double().mT).flatten(1).square().sum(0)
     over_rows = sum_of_squares_over_rows(sources(left, right)[kind]).double()
     torch.testing.assert_close(over_rows, expected, rtol=1e-5, atol=0)
+
+
+def test_a_tensor_without_numbers_has_sums_of_nothing():
+    source = Rows(torch.ones(3, 0))
+    assert sum_of_squares_over_rows(source).shape == (0,)
+    assert weighted_sums_of_squares(source, [None, torch.ones(0)]).tolist() == [[0] * 3] * 2

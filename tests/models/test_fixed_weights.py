@@ -116,3 +116,31 @@ def test_the_decoder_of_a_vae_takes_these_forms(monkeypatch):
     with FixedWeights():
         vae.log_prob(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
     assert taken == [_TransposedConvolution] * 4 + [_CrossEntropy]
+
+
+def test_arguments_may_come_by_name(untouched_global_state):
+    x = drawn(2, 3, 4, 4)
+    weight = nn.Parameter(drawn(3, 5, 4, 4, seed=1).detach())
+    target = torch.randint(0, 5, (2, 8, 8), generator=torch.Generator().manual_seed(0))
+
+    def run():
+        logits = F.conv_transpose2d(input=x, weight=weight, stride=2, padding=1)
+        return F.cross_entropy(input=logits, target=target, reduction="none")
+
+    expected = run()
+    with FixedWeights():
+        found = run()
+    torch.testing.assert_close(found, expected)
+    assert isinstance(found.grad_fn, _CrossEntropy._backward_cls)
+
+
+def test_large_logits_lose_no_digits(untouched_global_state):
+    """Against float64: what all logits of a pixel have in common is taken off first."""
+    logits = (drawn(2, 5, 3, 3).detach().float() + 1e4).contiguous(
+        memory_format=torch.channels_last
+    )
+    target = torch.randint(0, 5, (2, 3, 3), generator=torch.Generator().manual_seed(0))
+    with FixedWeights():
+        found = F.cross_entropy(logits, target, reduction="none")
+    expected = F.cross_entropy(logits.double(), target, reduction="none")
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)

@@ -142,3 +142,16 @@ def test_functions_without_a_rule_are_refused(untouched_global_state):
         ):
             with pytest.raises(NoRule):
                 refused()
+
+
+def test_arguments_may_come_by_name(untouched_global_state):
+    (parameters, copies), (_, (x,)) = own((4, 2, 3, 3)), own((2, 6, 6))
+    (weight,), (values,) = parameters, copies
+    expected = torch.cat([F.conv2d(a[None], w) for a, w in zip(x, values, strict=True)])
+    with OwnWeights(parameters, copies):
+        torch.testing.assert_close(F.conv2d(input=x, weight=weight), expected)
+        # The input stands in another place than the first here.
+        kept = torch.where(condition=x > 0, input=x, other=-x)
+    assert torch.equal(kept, x.abs())
+    with ConvolutionsAsProducts():
+        torch.testing.assert_close(F.conv2d(input=x, weight=weight), F.conv2d(x, weight))
