@@ -259,7 +259,8 @@ def gram_norm(activations: Tensor, output_gradients: Tensor) -> tuple[Tensor, Te
         similarity, covariance = (a @ a.mT).flatten(1), (g @ g.mT).flatten(1)
         norms.append(_dot(similarity, covariance))
         bound = _dot(similarity.abs(), covariance.abs())
-        trusted.append((norms[-1] >= _LEAST_GRAM_SHARE * bound) & bound.isfinite())
+        kept = (norms[-1] >= _LEAST_GRAM_SHARE * bound) & bound.isfinite()
+        trusted.append(kept & ~out_of_range(norms[-1]))
     return torch.cat(norms), torch.cat(trusted)
 
 

@@ -20,6 +20,7 @@ from skgradood.gradients.contributions import (
     dense_where_distrusted,
     gram_norm,
     in_basis,
+    out_of_range,
     row_blocks,
     squared_length,
 )
@@ -179,7 +180,7 @@ class ConvolutionContribution(Contribution):
         gradients = self._each(slice(None))
         lengths = [squared_length(gradient.flatten()) for gradient in gradients]
         norms = torch.tensor(lengths, dtype=torch.float64)
-        return dense_where_distrusted(self, norms, norms.isfinite())
+        return dense_where_distrusted(self, norms, ~out_of_range(norms))
 
     def _gram_norm(self) -> Tensor:
         groups = self.geometry.groups

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skgradood.gradients.contributions import sum_of_squares
+from skgradood.gradients.contributions import OuterContribution, sum_of_squares
 
 
 # Shorter and longer than the rows that are summed in pieces.
@@ -24,3 +24,16 @@ def test_what_is_not_finite_stays_so():
     assert norms[0] == torch.inf
     assert norms[1].item() == pytest.approx(10)
     assert norms[2].isnan()
+
+
+@pytest.mark.parametrize("scale", [1e25, 1e-25, 0.0])
+def test_gram_norms_beyond_float32_are_kept(scale):
+    generator = torch.Generator().manual_seed(0)
+    activations = torch.randn(3, 4, 50, generator=generator)
+    gradients = torch.randn(3, 4, 60, generator=generator)
+    gradients[1] *= scale
+    formed = gradients.double().mT @ activations.double()
+    contribution = OuterContribution(activations, gradients, torch.Size((60, 50)))
+    torch.testing.assert_close(
+        contribution.squared_norm(), formed.square().sum((1, 2)), rtol=1e-5, atol=0
+    )

@@ -58,3 +58,15 @@ def test_the_cost_model_prefers_what_was_measured_to_be_quickest(n_in, n_out, ke
     layer = torch.nn.Conv2d(n_in, n_out, kernel, padding=kernel // 2 if size > 4 else 0)
     contribution, _ = contribution_of(layer, torch.randn(2, n_in, size, size))
     assert contribution._cheapest(contribution._ways) == way
+
+
+@pytest.mark.parametrize("scale", [1e25, 1e-25, 0.0])
+def test_squares_beyond_float32_are_kept_where_gradients_come_one_by_one(scale):
+    contribution, expected = contribution_of(
+        torch.nn.Conv2d(32, 128, 5, padding=2), torch.randn(4, 32, 32, 32)
+    )
+    assert contribution._cheapest(contribution._ways) == "one by one"
+    contribution.pointwise[0] *= scale
+    expected[0] *= scale
+    norms = expected.double().flatten(1).square().sum(1)
+    torch.testing.assert_close(contribution.squared_norm(), norms, rtol=1e-4, atol=0)
