@@ -140,13 +140,11 @@ class CaptureMode(TorchFunctionMode):
             raise StrategyRefused(
                 f"{name_of(function)} is called inside the log-likelihood, which is not watched"
             )
-        tensors = tensors_in(args, kwargs)
-        data = [t for t in tensors if t in self._axes]
-        leaves = self._leaves_among(tensors, function)
+        data, leaves = self._sorted(tensors_in(args, kwargs), function)
         if not leaves:
             return self._follow_data(function, args, kwargs, data)
         if not data or not torch.is_grad_enabled():
-            return self._follow_parameters(function, args, kwargs, leaves, data)
+            return self._follow_parameters(function, args, kwargs, leaves, with_data=bool(data))
         return self._meet(function, args, kwargs)
 
     def _leaves_of(self, tensor: Tensor) -> frozenset[str]:
@@ -155,40 +153,51 @@ class CaptureMode(TorchFunctionMode):
             raise StrategyRefused("a view of a tensor into which data have been written")
         return leaves
 
-    def _leaves_among(self, tensors: list[Tensor], function: Callable) -> frozenset[str]:
-        found = _NONE
+    def _sorted(
+        self, tensors: list[Tensor], function: Callable
+    ) -> tuple[list[tuple[Tensor, BatchAxis | None]], frozenset[str]]:
+        """Which of some tensors are data, with their axes, and the leaves that the others are of."""
+        data, leaves = [], _NONE
         for tensor in tensors:
-            leaves = self._leaves_of(tensor)
-            if leaves:
-                found = found | leaves
-            elif tensor.grad_fn is not None and tensor not in self._axes:
+            if tensor in self._axes:
+                data.append((tensor, self._axes[tensor]))
+                continue
+            found = self._leaves_of(tensor)
+            if found:
+                leaves = leaves | found
+            elif tensor.grad_fn is not None:
                 raise StrategyRefused(
                     f"{name_of(function)} receives the result of "
                     f"{type(tensor.grad_fn).__name__}, an operation that cannot be watched"
                 )
-        return found
+        return data, leaves
 
     def _follow_data(
-        self, function: Callable, args: tuple, kwargs: dict, data: list[Tensor]
+        self,
+        function: Callable,
+        args: tuple,
+        kwargs: dict,
+        data: list[tuple[Tensor, BatchAxis | None]],
     ) -> Any:
         result = function(*args, **kwargs)
         if not data:
             return result
-        inputs = [(tensor, self._axes[tensor]) for tensor in data]
         if result is None:
-            self._mark_assigned(function, args, inputs)
+            self._mark_assigned(function, args, data)
             return result
         outputs = tensors_in(result)
         if not outputs:
             return result
-        axes = self.propagation(function, args, kwargs, inputs, outputs, self.recorder.n)
-        before = {id(tensor): axis for tensor, axis in inputs}
+        axes = self.propagation(function, args, kwargs, data, outputs, self.recorder.n)
         for output, axis in zip(outputs, axes, strict=True):
-            if axis is None and before.get(id(output)) is not None and is_in_place(function):
+            if axis is not None:
+                self.mark(output, axis)
+                continue
+            if is_in_place(function) and self._axes.get(output, None) is not None:
                 # Views of the same memory would go unnoticed.
                 raise StrategyRefused(f"{name_of(function)} mixes samples in place")
-            if axis is not None or function not in CREATIONS:
-                self.mark(output, axis)
+            if function not in CREATIONS:
+                self.mark(output, None)
         return result
 
     def _mark_assigned(
@@ -211,14 +220,15 @@ class CaptureMode(TorchFunctionMode):
         args: tuple,
         kwargs: dict,
         leaves: frozenset[str],
-        data: list[Tensor],
+        *,
+        with_data: bool,
     ) -> Any:
         result = function(*args, **kwargs)
         written = args[:1] if result is None else ()
         for output in (*tensors_in(result), *written):
             if isinstance(output, Tensor) and output.requires_grad:
                 self._derived[output] = leaves
-            elif data:
+            elif with_data:
                 self.mark(output, None)
         return result
 

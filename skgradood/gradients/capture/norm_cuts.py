@@ -16,6 +16,10 @@ from skgradood.gradients.capture.axes import BatchAxis
 from skgradood.gradients.capture.cuts import Operand
 from skgradood.gradients.contributions import DenseContribution
 
+# Whether the gradients of the input, of the scale and of the shift are wanted.
+Wanted = tuple[bool, bool, bool]
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
 
 class Normalisation(Protocol):
     """What tells one norm from another, on x of shape (N, C, ...)."""
@@ -23,15 +27,22 @@ class Normalisation(Protocol):
     def forward(
         self, x: Tensor, weight: Tensor | None, bias: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Output, and mean and inverse deviation as the backward pass takes them."""
+        """Output, and mean and inverse deviation as `backward` takes them."""
 
-    def input_gradient(
-        self, gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor | None
-    ) -> Tensor:
-        """Gradient with respect to x."""
+    def backward(
+        self,
+        gradient: Tensor,
+        x: Tensor,
+        mean: Tensor,
+        rstd: Tensor,
+        weight: Tensor | None,
+        wanted: Wanted,
+    ) -> Gradients:
+        """Gradients of x, and of scale and shift row by row, (N, C): those that are wanted.
 
-    def by_channel(self, statistic: Tensor, n_channels: int) -> Tensor:
-        """Mean or inverse deviation, broadcastable to (N, C)."""
+        torch adds the latter up over the rows of a batch. All rows as one, with N x C channels,
+        leave it nothing to add, and take one pass over the data as they do in training.
+        """
 
 
 @dataclass(frozen=True)
@@ -44,23 +55,27 @@ class GroupNormalisation:
     def forward(
         self, x: Tensor, weight: Tensor | None, bias: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        sizes = self._sizes(x)
-        return torch.native_group_norm(x, weight, bias, *sizes, self.groups, self.eps)
-
-    def input_gradient(
-        self, gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor | None
-    ) -> Tensor:
-        return torch.ops.aten.native_group_norm_backward(
-            gradient, x, mean, rstd, weight, *self._sizes(x), self.groups, (True, False, False)
-        )[0]
-
-    def by_channel(self, statistic: Tensor, n_channels: int) -> Tensor:
-        return statistic.repeat_interleave(n_channels // self.groups, dim=1)
-
-    @staticmethod
-    def _sizes(x: Tensor) -> tuple[int, int, int]:
         n, channels = x.shape[:2]
-        return n, channels, x[0, 0].numel()
+        positions = x[0, 0].numel()
+        return torch.native_group_norm(
+            x, weight, bias, n, channels, positions, self.groups, self.eps
+        )
+
+    def backward(
+        self,
+        gradient: Tensor,
+        x: Tensor,
+        mean: Tensor,
+        rstd: Tensor,
+        weight: Tensor | None,
+        wanted: Wanted,
+    ) -> Gradients:
+        n, channels = x.shape[:2]
+        results = torch.ops.aten.native_group_norm_backward(
+            _as_one_row(gradient), _as_one_row(x), mean.reshape(1, -1), rstd.reshape(1, -1),
+            _repeated(weight, n), 1, n * channels, x[0, 0].numel(), n * self.groups, wanted,
+        )  # fmt: skip
+        return _by_row(results, x)
 
 
 @dataclass(frozen=True)
@@ -79,14 +94,43 @@ class RunningNormalisation:
         )
         return output, self.mean, (self.variance + self.eps).rsqrt()
 
-    def input_gradient(
-        self, gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor | None
-    ) -> Tensor:
-        factor = rstd if weight is None else rstd * weight
-        return gradient * factor.reshape(-1, *(1,) * (x.ndim - 2))
+    def backward(
+        self,
+        gradient: Tensor,
+        x: Tensor,
+        mean: Tensor,
+        rstd: Tensor,
+        weight: Tensor | None,
+        wanted: Wanted,
+    ) -> Gradients:
+        if x.ndim == 2:  # a channel has one number a row: nothing is summed
+            scale = rstd if weight is None else rstd * weight
+            return gradient * scale, gradient * (x - mean) * rstd, gradient
+        n = len(x)
+        results = torch.ops.aten.native_batch_norm_backward(
+            _as_one_row(gradient), _as_one_row(x), _repeated(weight, n), mean.repeat(n),
+            self.variance.repeat(n), None, None, False, self.eps, wanted,
+        )  # fmt: skip
+        return _by_row(results, x)
 
-    def by_channel(self, statistic: Tensor, n_channels: int) -> Tensor:
-        return statistic
+
+def _as_one_row(x: Tensor) -> Tensor:
+    """(N, C, ...) as (1, N x C, ...)."""
+    return x.reshape(1, -1, *x.shape[2:])
+
+
+def _repeated(weight: Tensor | None, n: int) -> Tensor | None:
+    return None if weight is None else weight.repeat(n)
+
+
+def _by_row(results: tuple[Tensor | None, ...], x: Tensor) -> Gradients:
+    of_x, of_scale, of_shift = results
+    rows = x.shape[:2]
+    return (
+        None if of_x is None else of_x.reshape(x.shape),
+        None if of_scale is None else of_scale.reshape(rows),
+        None if of_shift is None else of_shift.reshape(rows),
+    )
 
 
 class ChannelNormCut(torch.autograd.Function):
@@ -114,23 +158,24 @@ class ChannelNormCut(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple:
         x, mean, rstd = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        rows = gradient.reshape(*gradient.shape[:2], -1)
-        sums = rows.sum(2)
-        if ctx.bias is not None and ctx.bias.use is not None:
-            _deliver(ctx.bias, sums, ctx.axis)
-        if ctx.weight is not None and ctx.weight.use is not None:
-            products = torch.linalg.vecdot(rows, x.reshape(rows.shape))
-            mean_c, rstd_c = (ctx.norm.by_channel(s, x.shape[1]) for s in (mean, rstd))
-            _deliver(ctx.weight, (products - mean_c * sums) * rstd_c, ctx.axis)
-        value = None if ctx.weight is None else ctx.weight.value
-        grad_x = ctx.norm.input_gradient(gradient, x, mean, rstd, value)
-        return None, grad_x, None, None, None, None
+        operands = ctx.weight, ctx.bias
+        asked = (operand is not None and operand.use is not None for operand in operands)
+        of_x, *sums = ctx.norm.backward(
+            gradient.contiguous(),
+            x,
+            mean,
+            rstd,
+            None if ctx.weight is None else ctx.weight.value,
+            (ctx.needs_input_grad[1], *asked),
+        )
+        for operand, rows in zip(operands, sums, strict=True):
+            _deliver(operand, rows, ctx.axis)
+        return None, of_x, None, None, None, None
 
 
-def _deliver(operand: Operand, sums: Tensor, axis: BatchAxis) -> None:
+def _deliver(operand: Operand | None, sums: Tensor | None, axis: BatchAxis) -> None:
     """Rows of (N, C) belong to the samples of an axis along dimension 0."""
-    if operand.use is not None:
+    if operand is not None and operand.use is not None and sums is not None:
         per_sample = axis.samples_first(sums).sum((1, 2))
         shape = operand.use.tensor.shape
         operand.use.deliver(DenseContribution(per_sample.reshape(len(per_sample), *shape)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -55,13 +55,13 @@ class AxisPropagation:
         known = [(tensor, axis) for tensor, axis in inputs if axis is not None]
         if len(known) < len(inputs):
             return [None] * len(outputs)
+        if function in _KEEPING:
+            return [_kept(known, output) for output in outputs]
         if function in REDUCTIONS and len(known) == 1:
             axis = _reduced(known[0], args, kwargs, outputs[0])
             return [axis] * len(outputs)
         if function in _LOSSES and _is_row_by_row(args, kwargs, known):
             return [known[0][1]]
-        if function in _KEEPING:
-            return [_kept(known, output) for output in outputs]
         axes = {id(tensor): axis for tensor, axis in known}
         key = _shape_key(function, args, kwargs, axes)
         if key is not None and key in self._known:
@@ -88,14 +88,18 @@ class AxisPropagation:
 def tensors_in(*trees: Any) -> list[Tensor]:
     """All tensors in nested arguments or results."""
     found: list[Tensor] = []
+    _gather(trees, found)
+    return found
+
+
+def _gather(trees: Iterable[Any], found: list[Tensor]) -> None:
     for tree in trees:
         if isinstance(tree, Tensor):
             found.append(tree)
         elif isinstance(tree, (tuple, list)):
-            found += tensors_in(*tree)
-        elif isinstance(tree, dict):
-            found += tensors_in(*tree.values())
-    return found
+            _gather(tree, found)
+        elif isinstance(tree, dict) and tree:
+            _gather(tree.values(), found)
 
 
 def _shape_key(function: Callable, args: tuple, kwargs: dict[str, Any], axes: Axes) -> tuple | None:
@@ -154,6 +158,10 @@ def _reduced(
 
 def _kept(inputs: list[tuple[Tensor, BatchAxis]], output: Tensor) -> BatchAxis | None:
     """The axis of what is broadcast."""
-    found = {axis.at(axis.dim + output.ndim - tensor.ndim) for tensor, axis in inputs}
-    (axis, *others) = found
-    return axis if not others and axis.dim >= 0 and axis.matches(output) else None
+    kept: BatchAxis | None = None
+    for tensor, own in inputs:
+        axis = own.at(own.dim + output.ndim - tensor.ndim)
+        if kept is not None and axis is not kept and axis != kept:
+            return None
+        kept = axis
+    return kept if kept is not None and kept.dim >= 0 and kept.matches(output) else None
