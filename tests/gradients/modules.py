@@ -18,7 +18,7 @@ def randomise(module: nn.Module, scale: float = 1.0) -> None:
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                 parameter.copy_(noise)
                 continue
-            fan_in = max(1, parameter[0].numel()) if parameter.ndim > 1 else 4
+            fan_in = max(1, parameter.shape[1:].numel()) if parameter.ndim > 1 else 4
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_((scale * noise / math.sqrt(fan_in)).to(parameter.dtype))
         for name, buffer in module.named_buffers():
@@ -225,6 +225,24 @@ class WithUnused(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.unused(x)
         return self.used(x)
+
+
+class WithoutElements(nn.Module):
+    """A linear map, and one through a layer of no units, of which only the bias has elements."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.d = d
+        self.plain = nn.Linear(d, 3)
+        self.to_nothing = nn.Parameter(torch.zeros(0, d))
+        self.at_nothing = nn.Parameter(torch.zeros(0))
+        self.from_nothing = nn.Parameter(torch.zeros(3, 0))
+        self.bias = nn.Parameter(torch.zeros(3))
+        self.unused = nn.Parameter(torch.zeros(4, 0, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        nothing = F.linear(x, self.to_nothing, self.at_nothing).tanh()
+        return self.plain(x).sin() + F.linear(nothing, self.from_nothing, self.bias)
 
 
 class MovingBatch(nn.Module):
