@@ -352,3 +352,20 @@ def partly_frozen() -> nn.Module:
     for parameter in (*net[0].parameters(), net[2].bias, net[4].weight):
         parameter.requires_grad_(False)
     return net
+
+
+class Keeping(nn.Module):
+    """Leaves what a pass computed in attributes, the weight as weight normalisation does."""
+
+    input_kind = "continuous"
+
+    def __init__(self, d: int = 3) -> None:
+        super().__init__()
+        self.direction = nn.Parameter(torch.randn(2, d))
+        self.length = nn.Parameter(torch.ones(2))
+
+    def log_prob(self, X: Tensor) -> Tensor:
+        self.weight = self.length[:, None] * F.normalize(self.direction, dim=1)
+        outputs = F.linear(X, self.weight).tanh()
+        self.seen = {"outputs": [outputs], "weight": self.weight}
+        return -X.square().sum(1) / 2 + outputs.sum(1)
