@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from skgradood.gradients import LogLikelihood
+from skgradood.gradients.copying import copy_of
 from skgradood.gradients.precision import in_float64
 from skgradood.models._row_noise import with_row_noise
 
@@ -67,7 +68,7 @@ class InputScores:
         """
         exact = copy.copy(self)
         X = in_float64(X[:_N_CHECKED])
-        exact.module = copy.deepcopy(self.module).to(X.device).double()
+        exact.module = copy_of(self.module).to(X.device).double()
         # Some values rise and others fall: whichever way a module rounds, it shows.
         generator = torch.Generator().manual_seed(0)
         signs = 2.0 * torch.randint(0, 2, X.shape, generator=generator).to(X) - 1

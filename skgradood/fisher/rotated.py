@@ -174,4 +174,6 @@ class Rotated(Approximation):
 
 def without_rounding(eigenvalues: Tensor) -> Tensor:
     """Eigenvalues, with zeros for what is only rounding."""
+    if eigenvalues.numel() == 0:
+        return eigenvalues
     return torch.where(eigenvalues > _ROUNDING * eigenvalues.max(), eigenvalues, 0.0)

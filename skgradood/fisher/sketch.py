@@ -83,7 +83,7 @@ def _random_basis(sizes: tuple[int, ...], size: int, seed: int) -> KroneckerBasi
         share = min(sizes[mode], max(1, share))
         gaussian = torch.randn(sizes[mode], share, dtype=torch.float64, generator=generator)
         vectors[mode] = torch.linalg.qr(gaussian).Q
-        left //= share
+        left //= max(1, share)
     return KroneckerBasis(sizes, tuple(vectors[mode] for mode in range(len(sizes))))
 
 

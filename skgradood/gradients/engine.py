@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import warnings
 from collections.abc import Collection
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from skgradood.gradients.batching import Feeder, fitting_batch_size, row_memory
 from skgradood.gradients.capture import CaptureStrategy
+from skgradood.gradients.copying import copy_of
 from skgradood.gradients.errors import (
     EngineWarning,
     LogLikelihoodError,
@@ -104,7 +104,7 @@ class GradientEngine:
         home = next((p.device for p in module.parameters()), torch.device("cpu"))
         self.device = home if device is None else torch.device(device)
         moved = self.device.type != home.type or self.device.index not in (None, home.index)
-        self.module = copy.deepcopy(module).to(self.device) if moved else module
+        self.module = copy_of(module).to(self.device) if moved else module
         self.batch_size = batch_size
         self.verify = verify
         names = list(STRATEGIES) if engine == "auto" else [engine]

@@ -37,7 +37,8 @@ class LayerGradient:
     dtype, device
         Those of the parameter.
     contributions : list of Contribution
-        What each use of the parameter adds; empty where the log-likelihood does not depend on it.
+        What each use of the parameter adds; empty where the log-likelihood does not depend on it,
+        and of a parameter without elements.
     """
 
     name: str
@@ -47,6 +48,11 @@ class LayerGradient:
     device: torch.device
     contributions: list[Contribution] = field(default_factory=list)
     start: int = 0
+
+    def __post_init__(self) -> None:
+        # Nothing can be added to no numbers, and torch reshapes and decomposes none of them.
+        if 0 in self.shape:
+            self.contributions = []
 
     def squared_norm(self) -> Tensor:
         """Squared norms ‖∂ log p(x_i)/∂θ‖², (n,), on the parameter's device in its `sum_dtype`."""

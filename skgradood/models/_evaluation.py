@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from skgradood.gradients import LogLikelihood
+from skgradood.gradients.copying import copy_of
 from skgradood.gradients.state import evaluation_state, isolated_rng
 from skgradood.models._batches import evaluate_in_batches, resolve_device
 from skgradood.models._fitted import LikelihoodModel
@@ -160,7 +160,7 @@ def module_at_rest(
     """
     home = model.device if device is None else resolve_device(device)
     moved = home.type != model.device.type or home.index not in (None, model.device.index)
-    module = copy.deepcopy(model.module).to(home) if moved else model.module
+    module = copy_of(model.module).to(home) if moved else model.module
     with torch.inference_mode(False), evaluation_state(module), isolated_rng():
         yield module, home
 

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skgradood.models._cloning import ClonedWithModules
 
-class PortableState:
+
+class PortableState(ClonedWithModules):
     """Mixin for estimators that hold a user's module.
 
     torch pickles the address of a tensor's memory, so that a copy of a module has another hash

@@ -14,6 +14,7 @@ from torch import nn
 
 from skgradood.gradients.state import isolated_rng
 from skgradood.models._batches import resolve_device
+from skgradood.models._cloning import ClonedWithModules
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ TRAINING_OPTIONS = {
 _DEFAULTS = TRAINING_OPTIONS | {"supervised_weight": 1.0}
 
 
-class NetState(BaseEstimator):
+class NetState(ClonedWithModules, BaseEstimator):
     """Pickling of an estimator that holds the module ``module_`` and its ``_recipe``."""
 
     device: Any

@@ -15,6 +15,7 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
+from skgradood.gradients.copying import copy_of
 from skgradood.gradients.state import isolated_rng
 from skgradood.models import _state
 from skgradood.models._batches import (
@@ -251,7 +252,7 @@ class GenerativeNet(_state.NetState, TrainedModule, DensityMixin, HandsOn):
                 )
                 module = self._recipe.make()
             else:
-                module = copy.deepcopy(self.module_)
+                module = copy_of(self.module_)
             inputs = as_module_input(samples, module)
             labels = self._number_labels(y, len(samples), module, fresh=fresh)
             module = module.to(device)

@@ -210,6 +210,7 @@ CASES: dict[str, Case] = {
     "residual_in_place": _case(lambda: modules.InPlaceResidual(6), (4, 6)),
     "frozen_parameters": _case(lambda: modules.partly_frozen(), (4, 5)),
     "unused_parameter": _case(lambda: modules.WithUnused(5), (4, 5)),
+    "without_elements": _case(lambda: modules.WithoutElements(5), (4, 5)),
     "batch_in_other_dimensions": _case(lambda: modules.MovingBatch(6), (4, 3, 6)),
     "windows_in_the_batch": _case(lambda: modules.Windows(4), (4, 8, 4)),
     "mixture_by_broadcasting": _density(lambda: modules.Mixture(3, 5), (4, 5)),

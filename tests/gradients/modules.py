@@ -18,7 +18,7 @@ def randomise(module: nn.Module, scale: float = 1.0) -> None:
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                 parameter.copy_(noise)
                 continue
-            fan_in = max(1, parameter[0].numel()) if parameter.ndim > 1 else 4
+            fan_in = max(1, parameter.shape[1:].numel()) if parameter.ndim > 1 else 4
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_((scale * noise / math.sqrt(fan_in)).to(parameter.dtype))
         for name, buffer in module.named_buffers():
@@ -227,6 +227,24 @@ class WithUnused(nn.Module):
         return self.used(x)
 
 
+class WithoutElements(nn.Module):
+    """A linear map, and one through a layer of no units, of which only the bias has elements."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.d = d
+        self.plain = nn.Linear(d, 3)
+        self.to_nothing = nn.Parameter(torch.zeros(0, d))
+        self.at_nothing = nn.Parameter(torch.zeros(0))
+        self.from_nothing = nn.Parameter(torch.zeros(3, 0))
+        self.bias = nn.Parameter(torch.zeros(3))
+        self.unused = nn.Parameter(torch.zeros(4, 0, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        nothing = F.linear(x, self.to_nothing, self.at_nothing).tanh()
+        return self.plain(x).sin() + F.linear(nothing, self.from_nothing, self.bias)
+
+
 class MovingBatch(nn.Module):
     """The samples move through the dimensions by every kind of reshaping."""
 
@@ -334,3 +352,20 @@ def partly_frozen() -> nn.Module:
     for parameter in (*net[0].parameters(), net[2].bias, net[4].weight):
         parameter.requires_grad_(False)
     return net
+
+
+class Keeping(nn.Module):
+    """Leaves what a pass computed in attributes, the weight as weight normalisation does."""
+
+    input_kind = "continuous"
+
+    def __init__(self, d: int = 3) -> None:
+        super().__init__()
+        self.direction = nn.Parameter(torch.randn(2, d))
+        self.length = nn.Parameter(torch.ones(2))
+
+    def log_prob(self, X: Tensor) -> Tensor:
+        self.weight = self.length[:, None] * F.normalize(self.direction, dim=1)
+        outputs = F.linear(X, self.weight).tanh()
+        self.seen = {"outputs": [outputs], "weight": self.weight}
+        return -X.square().sum(1) / 2 + outputs.sum(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -65,9 +66,10 @@ class BatchAxis:
 
     def rows(self, tensor: Tensor) -> Tensor:
         """(n, positions, features) for a tensor whose last dimension holds features."""
-        if self.dim == 0 and self.size == self.n:
-            return tensor.reshape(self.n, -1, tensor.shape[-1])
-        return self.samples_first(tensor).reshape(self.n, -1, tensor.shape[-1])
+        if self.dim != 0 or self.size != self.n:
+            tensor = self.samples_first(tensor)
+        # Where there are no features, torch does not find out the number of positions.
+        return tensor.reshape(self.n, math.prod(tensor.shape[1:-1]), tensor.shape[-1])
 
     def sample_of_slice(self, device: torch.device | None = None) -> Tensor:
         """The sample to which each slice along the dimension belongs, (size,)."""
