@@ -75,7 +75,8 @@ def evaluation_state(module: nn.Module, parameters: Container[str] | None = None
     module : nn.Module
         The user's module. Whatever the block does to mode flags, to parameters and buffers (their
         values, or the objects themselves), to ``grad`` and to ``requires_grad`` is undone, also
-        after an exception. Some flows initialise themselves from the first batch they see: a
+        after an exception; a tensor that it keeps as an attribute of another kind is again the
+        one it was. Some flows initialise themselves from the first batch they see: a
         copy of all values is kept meanwhile.
     parameters : container of str, optional
         Names of the parameters that are differentiated in the block: the others do not require
@@ -84,6 +85,7 @@ def evaluation_state(module: nn.Module, parameters: Container[str] | None = None
     children = list(module.modules())
     modes = [child.training for child in children]
     members = [(dict(child._parameters), dict(child._buffers)) for child in children]
+    kept = [_tensor_attributes(child) for child in children]
     # Walked through once, by hand: on a small model what iterators of names cost is seen.
     tensors = {id(t): t for pair in members for m in pair for t in m.values() if t is not None}
     values = [_Value(tensor) for tensor in tensors.values()]
@@ -103,6 +105,8 @@ def evaluation_state(module: nn.Module, parameters: Container[str] | None = None
             _set_mode(child, training=training)
             _refill(child._parameters, own_parameters)
             _refill(child._buffers, buffers)
+        for child, attributes in zip(children, kept, strict=True):
+            vars(child).update(attributes)
         for value in values:
             value.restore()
         for parameter, gradient, requires_grad in gradients:
@@ -115,6 +119,11 @@ def evaluation_state(module: nn.Module, parameters: Container[str] | None = None
 def _set_mode(module: nn.Module, *, training: bool) -> None:
     if module.training != training:  # setting an attribute of a module is slow
         module.training = training
+
+
+def _tensor_attributes(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Neither parameters nor buffers: what ``torch.nn.utils.weight_norm`` made of a weight."""
+    return {name: value for name, value in vars(module).items() if isinstance(value, torch.Tensor)}
 
 
 def _freeze_others(module: nn.Module, parameters: Container[str]) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from skgradood.gradients import EngineWarning, layer_gradient_norms
 from tests.gradients import modules
-from tests.gradients.cases import CASES
+from tests.gradients.cases import CASES, SquaredOutput
 
 
 def snapshot(module):
@@ -147,6 +147,17 @@ def test_no_state_is_left_in_a_module_with_running_statistics():
     before = snapshot(module.train())
     layer_gradient_norms(module, torch.rand(4, 1, 5, 5, generator=torch.Generator()))
     assert_same(before, snapshot(module))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("engine", ["capture", "func", "loop"])
+def test_what_a_module_keeps_of_its_last_pass_is_as_it_was(engine):
+    linear = torch.nn.utils.weight_norm(nn.Linear(5, 3))
+    module = SquaredOutput(nn.Sequential(linear, nn.Tanh()))
+    module.log_prob(torch.randn(2, 5))
+    kept = linear.weight
+    layer_gradient_norms(module, torch.randn(4, 5), engine=engine)
+    assert linear.weight is kept
 
 
 class InitialisesItself(nn.Module):
