@@ -54,7 +54,7 @@ def measured(model: str, n: int) -> tuple[float, float, float, float, float]:
 
     def ordinary() -> None:
         for rows in X.split(_ORDINARY_BATCH):
-            METHODS[ORDINARY].start(module, rows)()
+            METHODS[ORDINARY].start(module, rows, len(rows))()
 
     ordinary_seconds = _seconds(ordinary)
     before = largest_memory("cpu") - start

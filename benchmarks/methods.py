@@ -19,14 +19,15 @@ OURS = "capture"
 # What is slow is timed on a few samples, and its time is scaled to the batch.
 FEW = 16
 
-Start = Callable[[nn.Module, Tensor], Callable[[], object]]
+Start = Callable[[nn.Module, Tensor, int], Callable[[], object]]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to serve one batch.
+    """A way to serve the rows of X, one batch after the other.
 
-    ``start(module, X)`` returns what is timed. ``rows(module, n)`` says on how many of n samples.
+    ``start(module, X, batch_size)`` returns what is timed. ``rows(module, n)`` says how many of n
+    samples come in a batch.
     """
 
     start: Start
@@ -34,40 +35,55 @@ class Method:
     rounds: int | None = None
 
 
-def ordinary(module: nn.Module, X: Tensor) -> Callable[[], object]:
-    """The aggregated gradient of a batch, as training computes it."""
+def ordinary(module: nn.Module, X: Tensor, batch_size: int) -> Callable[[], object]:
+    """The aggregated gradient of every batch, as training computes it."""
     parameters = list(module.parameters())
-    return lambda: torch.autograd.grad(module.log_prob(X).sum(), parameters, allow_unused=True)
+
+    def run() -> None:
+        for batch in X.split(batch_size):
+            torch.autograd.grad(module.log_prob(batch).sum(), parameters, allow_unused=True)
+
+    return run
 
 
 def norms(engine: str, autocast: str | None = None) -> Start:
     """Squared norms of all layers by one strategy of the engine."""
 
-    def start(module: nn.Module, X: Tensor) -> Callable[[], object]:
-        runner = GradientEngine(module, engine=engine, batch_size=len(X), autocast=autocast)
+    def start(module: nn.Module, X: Tensor, batch_size: int) -> Callable[[], object]:
+        runner = GradientEngine(module, engine=engine, batch_size=batch_size, autocast=autocast)
         return lambda: runner.run(X, SquaredNorms(layer_layout(module)))
 
     return start
 
 
-def _fisher(module: nn.Module, X: Tensor) -> tuple[GradientEngine, FisherEstimate]:
-    engine = GradientEngine(module, engine=OURS, batch_size=len(X))
+def _fisher(module: nn.Module, X: Tensor, batch_size: int) -> tuple[GradientEngine, FisherEstimate]:
+    engine = GradientEngine(module, engine=OURS, batch_size=batch_size)
     kinds = ["identity", "diagonal", "ekfac"]
     estimate = FisherEstimate.of_module(module, layer_layout(module), kinds, FisherOptions())
-    return engine, estimate.fit(lambda reducer: engine.run(X, reducer))
+    return engine, estimate.fit(lambda reducer: engine.run(X[:batch_size], reducer))
 
 
-def statistics(module: nn.Module, X: Tensor) -> Callable[[], object]:
+def statistics(module: nn.Module, X: Tensor, batch_size: int) -> Callable[[], object]:
     """Squared norms, diagonal and EKFAC statistics of all layers in one pass."""
-    engine, estimate = _fisher(module, X)
+    engine, estimate = _fisher(module, X, batch_size)
     layout = layer_layout(module)
     return lambda: engine.run(X, QuadraticForms(layout, estimate.by_parameter))
 
 
-def second_moments(module: nn.Module, X: Tensor) -> Callable[[], object]:
+def second_moments(module: nn.Module, X: Tensor, batch_size: int) -> Callable[[], object]:
     """The second pass of a fit: squared gradients, and squared coordinates in EKFAC's basis."""
-    engine, estimate = _fisher(module, X)
+    engine, estimate = _fisher(module, X, batch_size)
     return lambda: engine.run(X, FisherSums(estimate.by_parameter))
+
+
+def peer(name: str) -> Start:
+    """Another library's squared norms of all layers, of every batch."""
+
+    def start(module: nn.Module, X: Tensor, batch_size: int) -> Callable[[], object]:
+        runners = [PEERS[name](module, X[:batch_size])] * (len(X) // batch_size)
+        return lambda: [run() for run in runners]
+
+    return start
 
 
 def _few(module: nn.Module, n: int) -> int:
@@ -90,5 +106,5 @@ METHODS: dict[str, Method] = {
     "fit of both": Method(second_moments),
     "func": Method(norms("func"), rows=_few, rounds=3),
     "loop": Method(norms("loop"), rows=_few, rounds=3),
-    **{name: Method(start, rows=_if_gradients_fit, rounds=3) for name, start in PEERS.items()},
+    **{name: Method(peer(name), rows=_if_gradients_fit, rounds=3) for name in PEERS},
 }

@@ -102,7 +102,7 @@ def measured(n: int, parameters: int, method: str, rounds: int, device: str) -> 
     torch.manual_seed(0)
     module = Perceptron(parameters).eval().to(device)
     X = torch.randn(n, D)
-    METHODS[ORDINARY].start(module, X[:2].to(device))()
+    METHODS[ORDINARY].start(module, X[:2].to(device), 2)()
     before, times = largest_memory(device), []
     for _ in range(rounds):
         started = time.perf_counter()
@@ -116,7 +116,7 @@ def measured(n: int, parameters: int, method: str, rounds: int, device: str) -> 
 def _pass(module: nn.Module, X: Tensor, method: str, device: str) -> None:
     if method == ORDINARY:
         for rows in X.split(ORDINARY_BATCH):
-            METHODS[ORDINARY].start(module, rows.to(device))()
+            METHODS[ORDINARY].start(module, rows.to(device), len(rows))()
         return
     engine, layout = GradientEngine(module, engine="capture", verify=False), layer_layout(module)
     if method == OURS:

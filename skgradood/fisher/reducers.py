@@ -79,8 +79,9 @@ class QuadraticForms:
         self._committed = GrowingTensor(dim=1)
 
     def begin(self, n: int, device: torch.device) -> None:
-        shape = (self._n_kinds, n, len(self.layout.names))
-        self._forms = torch.zeros(shape, dtype=sum_dtype(device), device=device)
+        # Layer by layer: what one adds lies together.
+        shape = (self._n_kinds, len(self.layout.names), n)
+        self._by_layer = torch.zeros(shape, dtype=sum_dtype(device), device=device)
 
     def update(self, gradient: LayerGradient) -> None:
         slot = self.layout.slots.get(gradient.name)
@@ -103,7 +104,7 @@ class QuadraticForms:
                 self._add(k, piece, approximation)
 
     def commit(self) -> None:
-        self._committed.append(self._forms)
+        self._committed.append(self._by_layer.mT)
 
     def result(self) -> np.ndarray:
         """Forms of all committed batches, (number of kinds, n, L) float64, off the device once."""
@@ -116,7 +117,7 @@ class QuadraticForms:
             forms = approximation.quadratic_form(gradient)[None]
         rows = slice(gradient.start, gradient.start + gradient.n)
         for k, form in zip(kinds, forms, strict=True):
-            self._forms[k, rows, self.layout.slots[gradient.name].columns] += form[:, None]
+            self._by_layer[k, self.layout.slots[gradient.name].columns, rows] += form
 
     def _update_channels(
         self,
@@ -131,7 +132,7 @@ class QuadraticForms:
                 squares = widened(approximation.whitened(piece.dense())).square()
                 if gradient.dtype.is_complex:
                     squares = squares.sum(-1)
-                self._forms[k, rows, columns] += split(squares)
+                self._by_layer[k].T[rows, columns] += split(squares)
 
 
 def _readings(members: Sequence[Approximation]) -> list[Kinds]:

@@ -46,27 +46,29 @@ class SquaredNorms:
         self._committed = GrowingTensor()
 
     def begin(self, n: int, device: torch.device) -> None:
-        n_layers = len(self.layout.names)
-        self._norms = torch.zeros(n, n_layers, dtype=sum_dtype(device), device=device)
+        # Layer by layer: what one adds lies together.
+        shape = (len(self.layout.names), n)
+        self._by_layer = torch.zeros(shape, dtype=sum_dtype(device), device=device)
 
     def update(self, gradient: LayerGradient) -> None:
         slot = self.layout.slots.get(gradient.name)
         if slot is None:  # in no layer: its squares are never computed
             return
-        norms = self._norms[gradient.start : gradient.start + gradient.n]
+        samples = slice(gradient.start, gradient.start + gradient.n)
         if slot.split is None:
-            norms[:, slot.columns] += gradient.squared_norm()[:, None]
+            self._by_layer[slot.columns, samples] += gradient.squared_norm()
             return
+        norms = self.current[samples]
         for rows, block in gradient.blocks():
             norms[rows, slot.columns] += slot.split(_squares(block))
 
     def commit(self) -> None:
-        self._committed.append(self._norms)
+        self._committed.append(self.current)
 
     @property
     def current(self) -> Tensor:
         """Squared norms of the batch at hand, (n, L)."""
-        return self._norms
+        return self._by_layer.T
 
     def result(self) -> np.ndarray:
         """Squared norms of all committed batches, (n, L) float64; they leave the device once."""

@@ -156,7 +156,7 @@ class CaptureMode(TorchFunctionMode):
     def _sorted(
         self, tensors: list[Tensor], function: Callable
     ) -> tuple[list[tuple[Tensor, BatchAxis | None]], frozenset[str]]:
-        """Which of some tensors are data, with their axes, and the leaves that the others are of."""
+        """Which of some tensors are data, and their axes; the leaves that the others are of."""
         data, leaves = [], _NONE
         for tensor in tensors:
             if tensor in self._axes:
