@@ -118,7 +118,7 @@ def row_blocks(n: int, numbers_a_row: int) -> list[slice]:
 
 def sum_of_squares(gradients: Tensor) -> Tensor:
     """Squared norm of every row of (m, ...), in `sum_dtype`: beyond float32 only in float64."""
-    flat = gradients.reshape(len(gradients), -1)
+    flat = gradients.reshape(gradients.shape[0], -1)
     if flat.is_complex():
         flat = torch.view_as_real(flat).flatten(1)
     if not flat.is_cpu or flat.dtype not in HAS_DOT:

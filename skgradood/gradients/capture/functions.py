@@ -109,6 +109,12 @@ RANDOM = {
     torch.rand_like: torch.rand,
 }
 
+# What a tensor says of itself without its values; asked for more often than anything is computed.
+METADATA = spellings(
+    *("size", "dim", "len", "numel", "nelement", "stride", "is_floating_point", "is_complex"),
+    *("is_contiguous", "element_size", "get_device", "ndimension"),
+) | attributes("shape", "dtype", "device", "ndim", "layout", "requires_grad", "is_cuda")
+
 _ASKS_FOR_OVERRIDES = (
     "has_torch_function",
     "has_torch_function_unary",

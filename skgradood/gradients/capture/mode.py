@@ -14,6 +14,7 @@ from skgradood.gradients.capture.cuts import AlignedCut, CopyCut, Operand
 from skgradood.gradients.capture.functions import (
     CREATIONS,
     DIFFERENTIATION,
+    METADATA,
     RANDOM,
     body_of,
     is_in_place,
@@ -134,6 +135,8 @@ class CaptureMode(TorchFunctionMode):
         self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs, function = kwargs or {}, plain(function)
+        if function in METADATA:
+            return function(*args, **kwargs)
         if function in RANDOM:
             return self._draw(function, args, kwargs)
         if function in DIFFERENTIATION:
