@@ -192,6 +192,10 @@ def _pixels(*shape: int) -> Callable[[int], Tensor]:
 def _glow(n_steps: int, n_levels: int, hidden: int, *shape: int) -> nn.Module:
     glow = Glow(input_shape=shape, n_levels=n_levels, n_steps=n_steps, hidden_channels=hidden)
     glow.initialize(_pixels(*shape)(64))
+    with torch.no_grad():
+        for parameter in glow.parameters():
+            if not parameter.any():  # as training starts; no gradient would reach what is before it
+                parameter.normal_(std=0.01)
     return glow
 
 

@@ -23,6 +23,7 @@ BLOCK_NUMBERS = 1 << 21
 # Rows of more numbers are summed in pieces, on a CPU.
 _LONG_ROW = 4096
 _PIECE = 256
+_LENGTH_PIECE = 1024
 _DOT_PIECE = 1 << 16
 HAS_DOT = (torch.float32, torch.float64)
 
@@ -103,6 +104,14 @@ class Contribution(ABC):
         return False
 
 
+class ProductContribution(Contribution):
+    """A sum of products, whose norm may follow from the factors."""
+
+    @abstractmethod
+    def has_numbers(self) -> Tensor:
+        """Which samples have a number other than zero in both factors, (n,) bool."""
+
+
 def in_basis(tensor: Tensor, vectors: Tensor, dim: int) -> Tensor:
     """A dimension of a tensor multiplied with the rows of (size, k)."""
     flat = tensor.flatten(dim + 1) if tensor.ndim > dim + 1 else tensor[..., None]
@@ -123,12 +132,9 @@ def sum_of_squares(gradients: Tensor) -> Tensor:
         flat = torch.view_as_real(flat).flatten(1)
     if not flat.is_cpu or flat.dtype not in HAS_DOT:
         return _summed_norm(flat).square()
-    if flat.shape[1] > _LONG_ROW:
-        norms = torch.tensor([squared_length(row) for row in flat], dtype=torch.float64)
-    else:  # without a copy of the rows in float64
-        norms = torch.linalg.vector_norm(flat, dim=1).double().square()
+    norms = _squared_lengths(flat)
     if not in_range(norms):
-        lost = out_of_range(norms)
+        lost = out_of_range(norms) & has_numbers(flat)
         norms[lost] = _summed_norm(flat[lost]).square()
     return norms
 
@@ -144,6 +150,11 @@ def out_of_range(sums: Tensor) -> Tensor:
     return (sums < _LEAST_SUM) | ~sums.isfinite()
 
 
+def has_numbers(rows: Tensor) -> Tensor:
+    """Which rows of (m, ...) have anything but zeros, (m,): the norm of the others is exact."""
+    return rows.flatten(1).any(1)
+
+
 def squared_length(row: Tensor) -> float:
     """Of one vector in float32 or float64 on a CPU, by its library's own inner product.
 
@@ -151,6 +162,16 @@ def squared_length(row: Tensor) -> float:
     no temporary, and it is infinite where squares are beyond that precision.
     """
     return sum(float(torch.dot(piece, piece)) for piece in row.split(_DOT_PIECE))
+
+
+def _squared_lengths(flat: Tensor) -> Tensor:
+    """Of rows on a CPU, without a copy of them in float64: pieces add in their own precision."""
+    if flat.shape[1] <= _LONG_ROW:
+        return torch.linalg.vector_norm(flat, dim=1).double().square()
+    whole = flat.shape[1] - flat.shape[1] % _LENGTH_PIECE
+    pieces = flat[:, :whole].unflatten(1, (-1, _LENGTH_PIECE))
+    squares = torch.linalg.vector_norm(pieces, dim=2).double().square().sum(1)
+    return squares + torch.linalg.vector_norm(flat[:, whole:], dim=1).double().square()
 
 
 def _summed_norm(flat: Tensor) -> Tensor:
@@ -186,7 +207,7 @@ class DenseContribution(Contribution):
 
 
 @dataclass
-class OuterContribution(Contribution):
+class OuterContribution(ProductContribution):
     """A linear map's weight: Σ over positions of output gradient ⊗ activation.
 
     ``activations`` is (n, positions, in), ``output_gradients`` (n, positions, out).
@@ -236,6 +257,9 @@ class OuterContribution(Contribution):
         norms, trusted = gram_norm(self.activations, self.output_gradients)
         return dense_where_distrusted(self, norms, trusted)
 
+    def has_numbers(self) -> Tensor:
+        return has_numbers(self.activations) & has_numbers(self.output_gradients)
+
 
 def gram_norm(activations: Tensor, output_gradients: Tensor) -> tuple[Tensor, Tensor]:
     """‖Σ_t g_t aᵀ_t‖² = Σ_{t,u} ⟨a_t, a_u⟩⟨g_t, g_u⟩, without forming the gradient.
@@ -264,12 +288,14 @@ def gram_norm(activations: Tensor, output_gradients: Tensor) -> tuple[Tensor, Te
     return torch.cat(norms), torch.cat(trusted)
 
 
-def dense_where_distrusted(contribution: Contribution, norms: Tensor, trusted: Tensor) -> Tensor:
+def dense_where_distrusted(
+    contribution: ProductContribution, norms: Tensor, trusted: Tensor
+) -> Tensor:
     """Replace norms that lost their digits to cancellation by ones from dense gradients."""
-    # All at once: a device is waited for once.
-    for row, is_trusted in enumerate(trusted.tolist()):
-        if not is_trusted:
-            norms[row] = sum_of_squares(contribution.dense(slice(row, row + 1)))[0]
+    if trusted.all():
+        return norms
+    for row in (~trusted & contribution.has_numbers()).nonzero()[:, 0].tolist():
+        norms[row] = sum_of_squares(contribution.dense(slice(row, row + 1)))[0]
     return norms
 
 

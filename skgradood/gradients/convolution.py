@@ -14,11 +14,12 @@ from torch import Tensor
 
 from skgradood.gradients.contributions import (
     HAS_DOT,
-    Contribution,
     FactorLayout,
     Factors,
+    ProductContribution,
     dense_where_distrusted,
     gram_norm,
+    has_numbers,
     in_basis,
     out_of_range,
     row_blocks,
@@ -58,7 +59,7 @@ class ConvolutionGeometry:
 
 
 @dataclass
-class ConvolutionContribution(Contribution):
+class ConvolutionContribution(ProductContribution):
     """A convolution's weight: Σ over positions of output gradient ⊗ input patch.
 
     A transposed convolution is the same with its roles exchanged: patches are taken from the
@@ -85,6 +86,9 @@ class ConvolutionContribution(Contribution):
         if way == "one by one" and self.patched.dtype in HAS_DOT:
             return self._norms_one_by_one()
         return super().squared_norm()
+
+    def has_numbers(self) -> Tensor:
+        return has_numbers(self.patched) & has_numbers(self.pointwise)
 
     def numbers_a_row(self) -> int:
         return self._ways[self._cheapest(self._DENSE)].numbers

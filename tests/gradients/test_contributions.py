@@ -37,3 +37,18 @@ def test_gram_norms_beyond_float32_are_kept(scale):
     torch.testing.assert_close(
         contribution.squared_norm(), formed.square().sum((1, 2)), rtol=1e-5, atol=0
     )
+
+
+def refused(*_):
+    raise AssertionError("a gradient is formed")
+
+
+@pytest.mark.parametrize("factor", ["activations", "output_gradients"])
+def test_no_gradient_is_formed_for_a_factor_of_zeros(factor, monkeypatch):
+    rows = torch.randn(3, 4, 50), torch.randn(3, 4, 60)
+    contribution = OuterContribution(*rows, torch.Size((60, 50)))
+    expected = contribution.squared_norm()
+    expected[2] = 0
+    getattr(contribution, factor)[2] = 0
+    monkeypatch.setattr(OuterContribution, "dense", refused)
+    torch.testing.assert_close(contribution.squared_norm(), expected)

@@ -70,3 +70,21 @@ def test_squares_beyond_float32_are_kept_where_gradients_come_one_by_one(scale):
     expected[0] *= scale
     norms = expected.double().flatten(1).square().sum(1)
     torch.testing.assert_close(contribution.squared_norm(), norms, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("way", "layer", "size"),
+    [("one by one", (32, 128, 5), 32), ("gram", (64, 128, 3), 2)],
+)
+def test_no_gradient_is_formed_once_more_for_a_factor_of_zeros(way, layer, size, monkeypatch):
+    *channels, kernel = layer
+    contribution, expected = contribution_of(
+        torch.nn.Conv2d(*channels, kernel, padding=kernel // 2),
+        torch.randn(4, channels[0], size, size),
+    )
+    assert contribution._cheapest(contribution._ways) == way
+    contribution.pointwise[0] = 0
+    expected[0] = 0
+    monkeypatch.setattr(ConvolutionContribution, "dense", lambda *_: pytest.fail("formed"))
+    norms = expected.double().flatten(1).square().sum(1)
+    torch.testing.assert_close(contribution.squared_norm(), norms, rtol=1e-4, atol=0)
