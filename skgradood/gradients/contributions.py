@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -197,6 +197,7 @@ class DenseContribution(Contribution):
     """Gradients that are already there, (n, *shape)."""
 
     gradients: Tensor
+    _squared_norm: Tensor | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.n = len(self.gradients)
@@ -205,6 +206,11 @@ class DenseContribution(Contribution):
     def dense(self, rows: slice) -> Tensor:
         return self.gradients[rows]
 
+    def squared_norm(self) -> Tensor:
+        if self._squared_norm is None:  # a weight may ask for its bias's again
+            self._squared_norm = super().squared_norm()
+        return self._squared_norm
+
 
 @dataclass
 class OuterContribution(ProductContribution):
@@ -212,12 +218,14 @@ class OuterContribution(ProductContribution):
 
     ``activations`` is (n, positions, in), ``output_gradients`` (n, positions, out).
     The weight is stored as (out, in), or (in, out) if ``transposed``, and viewed as ``shape``.
+    ``of_bias`` is what the bias of the same map receives, if it has one.
     """
 
     activations: Tensor
     output_gradients: Tensor
     shape: torch.Size
     transposed: bool = False
+    of_bias: DenseContribution | None = None
 
     def __post_init__(self) -> None:
         self.n = len(self.activations)
@@ -251,7 +259,8 @@ class OuterContribution(ProductContribution):
         _, positions, n_in = self.activations.shape
         n_out = self.output_gradients.shape[2]
         if positions == 1:
-            return sum_of_squares(self.activations) * sum_of_squares(self.output_gradients)
+            of_outputs = self.of_bias or DenseContribution(self.output_gradients)
+            return sum_of_squares(self.activations) * of_outputs.squared_norm()
         if self.activations.is_complex() or positions * (n_in + n_out) > n_in * n_out:
             return super().squared_norm()
         norms, trusted = gram_norm(self.activations, self.output_gradients)

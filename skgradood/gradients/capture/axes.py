@@ -68,6 +68,8 @@ class BatchAxis:
         """(n, positions, features) for a tensor whose last dimension holds features."""
         if self.dim != 0 or self.size != self.n:
             tensor = self.samples_first(tensor)
+        elif tensor.ndim == 2:
+            return tensor[:, None]
         # Where there are no features, torch does not find out the number of positions.
         return tensor.reshape(self.n, math.prod(tensor.shape[1:-1]), tensor.shape[-1])
 

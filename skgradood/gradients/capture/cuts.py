@@ -112,13 +112,15 @@ class LinearCut(torch.autograd.Function):
         weight, bias, axis = ctx.weight, ctx.bias, ctx.axis
         (x,) = ctx.saved_tensors
         gradients = factor_of(axis.rows(gradient), weight.value)
-        if weight.use:
-            shape = weight.use.tensor.shape
-            rows = factor_of(axis.rows(x), weight.value)
-            weight.use.deliver(OuterContribution(rows, gradients, shape, ctx.transposed))
+        of_bias = None
         if bias and bias.use:
             sums = gradients[:, 0] if gradients.shape[1] == 1 else gradients.sum(1)
-            bias.use.deliver(DenseContribution(sums.reshape(axis.n, *bias.use.tensor.shape)))
+            of_bias = DenseContribution(sums.reshape(axis.n, *bias.use.tensor.shape))
+            bias.use.deliver(of_bias)
+        if weight.use:
+            rows = factor_of(axis.rows(x), weight.value)
+            shape = weight.use.tensor.shape
+            weight.use.deliver(OuterContribution(rows, gradients, shape, ctx.transposed, of_bias))
         x_gradient = None
         if ctx.needs_input_grad[1]:
             matrix = weight.value.mT if ctx.transposed else weight.value
