@@ -76,16 +76,6 @@ def second_moments(module: nn.Module, X: Tensor, batch_size: int) -> Callable[[]
     return lambda: engine.run(X, FisherSums(estimate.by_parameter))
 
 
-def peer(name: str) -> Start:
-    """Another library's squared norms of all layers, of every batch."""
-
-    def start(module: nn.Module, X: Tensor, batch_size: int) -> Callable[[], object]:
-        runners = [PEERS[name](module, X[:batch_size])] * (len(X) // batch_size)
-        return lambda: [run() for run in runners]
-
-    return start
-
-
 def _few(module: nn.Module, n: int) -> int:
     return min(n, FEW)
 
@@ -106,5 +96,5 @@ METHODS: dict[str, Method] = {
     "fit of both": Method(second_moments),
     "func": Method(norms("func"), rows=_few, rounds=3),
     "loop": Method(norms("loop"), rows=_few, rounds=3),
-    **{name: Method(peer(name), rows=_if_gradients_fit, rounds=3) for name in PEERS},
+    **{name: Method(start, rows=_if_gradients_fit, rounds=3) for name, start in PEERS.items()},
 }

@@ -2,7 +2,8 @@
 
 They need ``pip install skgradood[peers]``. Every one gets a copy of the model, because they patch
 what they are given, and is asked for the squared norm of every parameter tensor (kronfluence: of
-every module). What each does is compared with a plain loop before it is timed.
+every module), batch after batch; those of the last batch, or of all rows, are returned. What each
+does is compared with a plain loop before it is timed.
 """
 
 from __future__ import annotations
@@ -45,38 +46,38 @@ def required(name: str) -> ModuleType:
         ) from error
 
 
-def backpack(module: nn.Module, X: Tensor) -> Runner:
+def backpack(module: nn.Module, X: Tensor, batch_size: int) -> Runner:
     """BackPACK's ``BatchL2Grad`` (Dangel, Kunstner and Hennig, ICLR 2020)."""
     library, extensions = required("backpack"), required("backpack.extensions")
     model = library.extend(_copied(module))
     parameters = dict(model.named_parameters())
 
-    def run() -> Norms:
+    def run(batch: Tensor) -> Norms:
         _forget(parameters, "grad", "batch_l2")
         with library.backpack(extensions.BatchL2Grad()):
-            model(X).sum().backward()
+            model(batch).sum().backward()
         return _attributes(parameters, "batch_l2")
 
-    return run
+    return lambda: [run(batch) for batch in X.split(batch_size)][-1]
 
 
-def opacus(module: nn.Module, X: Tensor) -> Runner:
+def opacus(module: nn.Module, X: Tensor, batch_size: int) -> Runner:
     """Opacus' ``GradSampleModule``: per-sample gradients, squared here (Yousefpour et al. 2021)."""
     library = required("opacus.grad_sample")
     model = _trained_where_it_does_not_matter(module)
     library.GradSampleModule(model, loss_reduction="sum", strict=False)
     parameters = dict(model.named_parameters())
 
-    def run() -> Norms:
+    def run(batch: Tensor) -> Norms:
         _forget(parameters, "grad", "grad_sample")
-        model(X).sum().backward()
+        model(batch).sum().backward()
         gradients = _attributes(parameters, "grad_sample")
         return {name: g.flatten(1).square().sum(1) for name, g in gradients.items()}
 
-    return run
+    return lambda: [run(batch) for batch in X.split(batch_size)][-1]
 
 
-def opacus_ghost(module: nn.Module, X: Tensor) -> Runner:
+def opacus_ghost(module: nn.Module, X: Tensor, batch_size: int) -> Runner:
     """Opacus' ghost clipping, which computes norms without gradients where it can."""
     library = required("opacus.grad_sample.grad_sample_module_fast_gradient_clipping")
     model = _trained_where_it_does_not_matter(module)
@@ -85,15 +86,15 @@ def opacus_ghost(module: nn.Module, X: Tensor) -> Runner:
     )
     parameters = dict(model.named_parameters())
 
-    def run() -> Norms:
+    def run(batch: Tensor) -> Norms:
         _forget(parameters, "grad", "_norm_sample")
-        model(X).sum().backward()
+        model(batch).sum().backward()
         return {name: n.square() for name, n in _attributes(parameters, "_norm_sample").items()}
 
-    return run
+    return lambda: [run(batch) for batch in X.split(batch_size)][-1]
 
 
-def kronfluence(module: nn.Module, X: Tensor) -> Runner:
+def kronfluence(module: nn.Module, X: Tensor, batch_size: int) -> Runner:
     """The self-influence of kronfluence under the identity, a module's tensors together."""
     required("kronfluence")
     from kronfluence.analyzer import prepare_model
@@ -117,7 +118,7 @@ def kronfluence(module: nn.Module, X: Tensor) -> Runner:
         # Called below its analyzer, which would write the scores to disk as well.
         return compute_self_scores_with_loaders(
             {}, model, State(cpu=X.device.type == "cpu"), task,
-            torch.utils.data.DataLoader(data, batch_size=len(X)),
+            torch.utils.data.DataLoader(data, batch_size=batch_size),
             ScoreArguments(compute_per_module_scores=True), FactorArguments(strategy="identity"),
             None, disable_tqdm=True,
         )  # fmt: skip
@@ -125,7 +126,7 @@ def kronfluence(module: nn.Module, X: Tensor) -> Runner:
     return run
 
 
-PEERS: dict[str, Callable[[nn.Module, Tensor], Runner]] = {
+PEERS: dict[str, Callable[[nn.Module, Tensor, int], Runner]] = {
     "BackPACK": backpack,
     "Opacus": opacus,
     "Opacus ghost": opacus_ghost,
@@ -144,7 +145,7 @@ def check_peer(name: str, module: nn.Module, X: Tensor) -> float:
     X = X[:_ROWS_COMPARED]
     with quiet():
         try:
-            norms = PEERS[name](module, X)()
+            norms = PEERS[name](module, X, len(X))()
         except Exception as error:
             raise Refused(_short(error)) from error
     expected = expected_norms(module, X)

@@ -64,8 +64,7 @@ def main() -> None:
 def restart_with_kept_memory() -> None:
     """Start again with an allocator that gives nothing back, where variables can tell it to."""
     if platform.libc_ver()[0] == "glibc" and not KEPT_MEMORY.keys() <= os.environ.keys():
-        command = [sys.executable, "-m", "benchmarks.speed", *sys.argv[1:]]
-        os.execve(sys.executable, command, os.environ | KEPT_MEMORY)
+        os.execve(sys.executable, sys.orig_argv, os.environ | KEPT_MEMORY)
 
 
 def parsed() -> argparse.Namespace:
@@ -159,9 +158,9 @@ def heading(arguments: argparse.Namespace) -> list[str]:
         where = torch.cuda.get_device_name(arguments.device)
     peers = [name for name in PEERS if name in arguments.methods]
     compared = (
-        f" {', '.join(peers)} get the same batch, and are *wrong* where a squared norm is off "
-        f"by more than {WRONG:g} relatively (the largest error is given), and *refuse* where they "
-        "fail or leave a parameter out."
+        f" {', '.join(peers)} get the same batch, or as much of it as memory allows, and are "
+        f"*wrong* where a squared norm is off by more than {WRONG:g} relatively (the largest error "
+        "is given), and *refuse* where they fail or leave a parameter out."
     )
     return [
         "# Speed",
@@ -171,7 +170,8 @@ def heading(arguments: argparse.Namespace) -> list[str]:
         f"{platform.machine()}, {where}, torch {version('torch')}, Python "
         f"{platform.python_version()}. Ratios to one ordinary forward and backward pass over the "
         "same batch, run in turn in the same process; medians. Where a batch takes less than "
-        f"{1e3 * LEAST_SECONDS:.0f} ms, a run passes over as many as take that. "
+        f"{1e3 * LEAST_SECONDS:.0f} ms, a run passes over as many as take that, and "
+        "what it takes once is shared by them. "
         f"{allocator()}"
         f'*{OURS}* is what `engine="auto"` uses on all of these models; *func* (`vmap` over '
         f"`grad`) and *loop* are timed on {FEW} samples and scaled. Memory is the growth of the "
@@ -187,8 +187,8 @@ def allocator() -> str:
     """How memory was allocated, a sentence with a space; nothing where it is as everywhere."""
     if not KEPT_MEMORY.keys() <= os.environ.keys():
         return ""
-    settings = " ".join(f"{key}={value}" for key, value in KEPT_MEMORY.items())
-    return f"glibc gives no memory back ({settings}) but where memory is measured. "
+    settings = " ".join(f"{key}={os.environ[key]}" for key in KEPT_MEMORY)
+    return f"glibc gives no memory back ({settings}), except where memory is measured. "
 
 
 def made(name: str, n: int, device: str) -> tuple[nn.Module, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -192,11 +193,20 @@ def _pixels(*shape: int) -> Callable[[int], Tensor]:
 def _glow(n_steps: int, n_levels: int, hidden: int, *shape: int) -> nn.Module:
     glow = Glow(input_shape=shape, n_levels=n_levels, n_steps=n_steps, hidden_channels=hidden)
     glow.initialize(_pixels(*shape)(64))
-    with torch.no_grad():
-        for parameter in glow.parameters():
-            if not parameter.any():  # as training starts; no gradient would reach what is before it
-                parameter.normal_(std=0.01)
-    return glow
+    return _without_zeros(glow)
+
+
+@torch.no_grad()
+def _without_zeros(module: nn.Module) -> nn.Module:
+    """Small numbers for parameters that are zero until they are trained.
+
+    No gradient passes the last convolution of an untrained coupling, and zeros cost less than
+    numbers.
+    """
+    for parameter in module.parameters():
+        if not parameter.any():
+            parameter.normal_(std=0.01 / math.sqrt(parameter[0].numel()))
+    return module
 
 
 ZOO = {

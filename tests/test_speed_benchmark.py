@@ -32,29 +32,29 @@ def gradient_norms(module, X):
     return dict(zip(layer_names(module), columns, strict=True))
 
 
-def right(module, X):
+def right(module, X, batch_size):
     return lambda: gradient_norms(module, X)
 
 
-def by_modules(module, X):
+def by_modules(module, X, batch_size):
     norms = gradient_norms(module, X)
     sums = {m: norms[f"{m}.weight"] + norms[f"{m}.bias"] for m in ("a", "b")}
     return lambda: sums
 
 
-def off_in_one_place(module, X):
+def off_in_one_place(module, X, batch_size):
     norms = gradient_norms(module, X)
     norms["b.bias"][-1] *= 1.3
     return lambda: norms
 
 
-def without_a_bias(module, X):
+def without_a_bias(module, X, batch_size):
     norms = gradient_norms(module, X)
     del norms["b.bias"]
     return lambda: norms
 
 
-def failing(module, X):
+def failing(module, X, batch_size):
     raise NotImplementedError("no rule for Rows")
 
 
@@ -85,6 +85,7 @@ def test_a_line_of_the_table(monkeypatch):
     monkeypatch.setitem(speed.MODELS, "rows", Entry(Rows, batch))
     monkeypatch.setitem(peers.PEERS, "peer", without_a_bias)
     monkeypatch.setattr(speed, "peak_memory", lambda name, method, n, device: 100.0)
+    monkeypatch.setattr(speed, "LEAST_SECONDS", 1e-9)
     ours = [methods.ORDINARY, methods.OURS, "func", "loop"]
     table = speed.Table([*ours, "peer"])
     arguments = argparse.Namespace(
@@ -96,6 +97,34 @@ def test_a_line_of_the_table(monkeypatch):
     assert cells[7] == "refuses[^1]"
     assert cells[9] == "1.00"
     assert "[^1]: peer, rows: no norms" in table.page(arguments)
+
+
+def test_a_run_takes_as_many_batches_as_fill_the_least_time(monkeypatch):
+    module, X = Rows(), batch(4)
+    monkeypatch.setattr(speed, "LEAST_SECONDS", 1e-9)
+    assert speed.batches_a_run(module, X, "cpu") == 1
+    monkeypatch.setattr(speed, "LEAST_SECONDS", 0.05)
+    assert speed.batches_a_run(module, X, "cpu") > 1
+
+
+@pytest.mark.parametrize("method", [methods.ORDINARY, methods.OURS, "norms + diagonal + EKFAC"])
+def test_every_batch_of_a_run_is_served(method):
+    seen = []
+
+    class Watched(Rows):
+        def log_prob(self, X):
+            seen.append(len(X))
+            return super().log_prob(X)
+
+    run = methods.METHODS[method].start(Watched(), batch(10), 5)
+    run()
+    seen.clear()
+    run()
+    assert seen == [5, 5]
+
+
+def test_a_glow_of_the_benchmark_has_no_zeros():
+    assert all(parameter.any() for parameter in ZOO["Glow"].make().parameters())
 
 
 def test_a_pixel_of_the_pixelcnn_sees_those_before_it_and_all_of_them():

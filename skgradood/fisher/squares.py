@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skgradood.gradients.contributions import BLOCK_NUMBERS, has_numbers, in_range, out_of_range
+from skgradood.gradients.contributions import BLOCK_NUMBERS, in_range, is_nonzero, out_of_range
 from skgradood.gradients.precision import in_float64, sum_dtype, widened
 
 # Numbers in a block; sums within one are in its own precision, between blocks in `sum_dtype`.
@@ -73,9 +73,9 @@ class Rows:
         """One sample's in float64, (k,)."""
         return self.flat[sample].double()
 
-    def has_numbers(self) -> Tensor:
-        """Which samples have anything but zeros, (m,)."""
-        return has_numbers(self.flat)
+    def is_nonzero(self) -> Tensor:
+        """Which samples have a number other than zero, (m,) bool."""
+        return is_nonzero(self.flat)
 
 
 class Products:
@@ -110,9 +110,9 @@ class Products:
         """One sample's in float64, (k,)."""
         return (self.left[sample].double() @ self.right[sample].double().mT).flatten()
 
-    def has_numbers(self) -> Tensor:
-        """Which samples have anything but zeros in both factors, (m,)."""
-        return has_numbers(self.left) & has_numbers(self.right)
+    def is_nonzero(self) -> Tensor:
+        """Which samples have a number other than zero in both factors, (m,) bool."""
+        return is_nonzero(self.left) & is_nonzero(self.right)
 
 
 def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor | None]) -> Tensor:
@@ -142,7 +142,7 @@ def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor |
             part = squares.sum(1) if w is None else squares @ w[block.coordinates]
             total[block.samples] += part
     if not in_range(sums):
-        for sample in (out_of_range(sums).any(0) & source.has_numbers()).nonzero()[:, 0].tolist():
+        for sample in (out_of_range(sums).any(0) & source.is_nonzero()).nonzero()[:, 0].tolist():
             squares = source.exactly(sample).square()
             for total, w in zip(sums, flat, strict=True):
                 total[sample] = squares.sum() if w is None else squares @ w.double()
@@ -165,7 +165,7 @@ def sum_of_squares_over_rows(source: Rows | Products) -> Tensor:
                 partial[block.coordinates] += block.squares().sum(0)
         total = accumulated(total, partial)
     assert total is not None
-    if is_in_range(total) or not source.has_numbers().any():
+    if is_in_range(total) or not source.is_nonzero().any():
         return total
     total = torch.zeros(source.shape[1], dtype=torch.float64)
     for sample in range(source.shape[0]):

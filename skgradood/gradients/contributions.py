@@ -20,12 +20,12 @@ from skgradood.gradients.precision import sum_dtype, widened
 # Dense per-sample gradients are formed in blocks of about this many numbers, to stay in cache.
 BLOCK_NUMBERS = 1 << 21
 
-# Rows of more numbers are summed in pieces, on a CPU.
+# Rows of more numbers are summed in pieces, on a CPU: of products, of norms, of inner products.
 _LONG_ROW = 4096
 _PIECE = 256
-_LENGTH_PIECE = 1024
+_NORM_PIECE = 1024
 _DOT_PIECE = 1 << 16
-HAS_DOT = (torch.float32, torch.float64)
+SINGLE_OR_DOUBLE = (torch.float32, torch.float64)
 
 # Of squares whose sum is smaller, some may have been below the range of float32.
 _LEAST_SUM = 1e-20
@@ -108,7 +108,7 @@ class ProductContribution(Contribution):
     """A sum of products, whose norm may follow from the factors."""
 
     @abstractmethod
-    def has_numbers(self) -> Tensor:
+    def is_nonzero(self) -> Tensor:
         """Which samples have a number other than zero in both factors, (n,) bool."""
 
 
@@ -130,11 +130,11 @@ def sum_of_squares(gradients: Tensor) -> Tensor:
     flat = gradients.reshape(gradients.shape[0], -1)
     if flat.is_complex():
         flat = torch.view_as_real(flat).flatten(1)
-    if not flat.is_cpu or flat.dtype not in HAS_DOT:
+    if not flat.is_cpu or flat.dtype not in SINGLE_OR_DOUBLE:
         return _summed_norm(flat).square()
-    norms = _squared_lengths(flat)
+    norms = _squared_norms_by_pieces(flat)
     if not in_range(norms):
-        lost = out_of_range(norms) & has_numbers(flat)
+        lost = out_of_range(norms) & is_nonzero(flat)
         norms[lost] = _summed_norm(flat[lost]).square()
     return norms
 
@@ -150,26 +150,29 @@ def out_of_range(sums: Tensor) -> Tensor:
     return (sums < _LEAST_SUM) | ~sums.isfinite()
 
 
-def has_numbers(rows: Tensor) -> Tensor:
-    """Which rows of (m, ...) have anything but zeros, (m,): the norm of the others is exact."""
+def is_nonzero(rows: Tensor) -> Tensor:
+    """Which rows of (m, ...) have a number other than zero, (m,) bool."""
     return rows.flatten(1).any(1)
 
 
-def squared_length(row: Tensor) -> float:
-    """Of one vector in float32 or float64 on a CPU, by its library's own inner product.
+def squared_norm_of_one(vector: Tensor) -> float:
+    """Squared norm of one vector in float32 or float64 on a CPU, in a call or two.
 
-    Within a piece that adds in the vector's precision, to 1e-8 of the sum for float32; there is
-    no temporary, and it is infinite where squares are beyond that precision.
+    Within a piece the library's inner product adds in the vector's precision, to 1e-8 of the sum
+    for float32. It is infinite where squares are beyond that precision.
     """
-    return sum(float(torch.dot(piece, piece)) for piece in row.split(_DOT_PIECE))
+    return sum(float(torch.dot(piece, piece)) for piece in vector.split(_DOT_PIECE))
 
 
-def _squared_lengths(flat: Tensor) -> Tensor:
-    """Of rows on a CPU, without a copy of them in float64: pieces add in their own precision."""
+def _squared_norms_by_pieces(flat: Tensor) -> Tensor:
+    """Squared norms of rows, (m,) float64, without a copy of the rows in float64.
+
+    Pieces of long rows add in their own precision.
+    """
     if flat.shape[1] <= _LONG_ROW:
         return torch.linalg.vector_norm(flat, dim=1).double().square()
-    whole = flat.shape[1] - flat.shape[1] % _LENGTH_PIECE
-    pieces = flat[:, :whole].unflatten(1, (-1, _LENGTH_PIECE))
+    whole = flat.shape[1] - flat.shape[1] % _NORM_PIECE
+    pieces = flat[:, :whole].unflatten(1, (-1, _NORM_PIECE))
     squares = torch.linalg.vector_norm(pieces, dim=2).double().square().sum(1)
     return squares + torch.linalg.vector_norm(flat[:, whole:], dim=1).double().square()
 
@@ -197,7 +200,7 @@ class DenseContribution(Contribution):
     """Gradients that are already there, (n, *shape)."""
 
     gradients: Tensor
-    _squared_norm: Tensor | None = field(default=None, init=False)
+    _squared_norm: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.n = len(self.gradients)
@@ -266,8 +269,8 @@ class OuterContribution(ProductContribution):
         norms, trusted = gram_norm(self.activations, self.output_gradients)
         return dense_where_distrusted(self, norms, trusted)
 
-    def has_numbers(self) -> Tensor:
-        return has_numbers(self.activations) & has_numbers(self.output_gradients)
+    def is_nonzero(self) -> Tensor:
+        return is_nonzero(self.activations) & is_nonzero(self.output_gradients)
 
 
 def gram_norm(activations: Tensor, output_gradients: Tensor) -> tuple[Tensor, Tensor]:
@@ -303,7 +306,9 @@ def dense_where_distrusted(
     """Replace norms that lost their digits to cancellation by ones from dense gradients."""
     if trusted.all():
         return norms
-    for row in (~trusted & contribution.has_numbers()).nonzero()[:, 0].tolist():
+    # What is zero is exact, unless zero met what is beyond the range.
+    lost = ~trusted & ((norms != 0) | contribution.is_nonzero())
+    for row in lost.nonzero()[:, 0].tolist():
         norms[row] = sum_of_squares(contribution.dense(slice(row, row + 1)))[0]
     return norms
 

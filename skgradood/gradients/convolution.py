@@ -13,17 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skgradood.gradients.contributions import (
-    HAS_DOT,
+    SINGLE_OR_DOUBLE,
     FactorLayout,
     Factors,
     ProductContribution,
     dense_where_distrusted,
     gram_norm,
-    has_numbers,
     in_basis,
+    is_nonzero,
     out_of_range,
     row_blocks,
-    squared_length,
+    squared_norm_of_one,
 )
 
 # Microseconds a number copied into patches, a multiplication in a batched product and in a
@@ -83,12 +83,12 @@ class ConvolutionContribution(ProductContribution):
         way = self._cheapest(self._ways)
         if way == "gram":
             return self._gram_norm()
-        if way == "one by one" and self.patched.dtype in HAS_DOT:
+        if way == "one by one" and self.patched.dtype in SINGLE_OR_DOUBLE:
             return self._norms_one_by_one()
         return super().squared_norm()
 
-    def has_numbers(self) -> Tensor:
-        return has_numbers(self.patched) & has_numbers(self.pointwise)
+    def is_nonzero(self) -> Tensor:
+        return is_nonzero(self.patched) & is_nonzero(self.pointwise)
 
     def numbers_a_row(self) -> int:
         return self._ways[self._cheapest(self._DENSE)].numbers
@@ -182,8 +182,8 @@ class ConvolutionContribution(ProductContribution):
     def _norms_one_by_one(self) -> Tensor:
         """Each gradient is squared while it is in cache, and never stacked."""
         gradients = self._each(slice(None))
-        lengths = [squared_length(gradient.flatten()) for gradient in gradients]
-        norms = torch.tensor(lengths, dtype=torch.float64)
+        squares = [squared_norm_of_one(gradient.flatten()) for gradient in gradients]
+        norms = torch.tensor(squares, dtype=torch.float64)
         return dense_where_distrusted(self, norms, ~out_of_range(norms))
 
     def _gram_norm(self) -> Tensor:

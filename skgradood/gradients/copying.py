@@ -22,9 +22,14 @@ class CopyingValues(TorchFunctionMode):
     def __torch_function__(
         self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        if function is Tensor.__deepcopy__ and not args[0].is_leaf:
+        if function is Tensor.__deepcopy__ and not args[0].is_leaf and not _shows_a_leaf(args[0]):
             return args[0].detach().clone()
         return function(*args, **(kwargs or {}))
+
+
+def _shows_a_leaf(tensor: Tensor) -> bool:
+    """Whether a tensor is a view of a parameter, from which a copy by value would be cut off."""
+    return tensor._base is not None and tensor._base.is_leaf
 
 
 def copy_of(module: SomeModule) -> SomeModule:

@@ -55,7 +55,10 @@ class LayerGradient:
             self.contributions = []
 
     def squared_norm(self) -> Tensor:
-        """Squared norms ‖∂ log p(x_i)/∂θ‖², (n,), on the parameter's device in its `sum_dtype`."""
+        """Squared norms ‖∂ log p(x_i)/∂θ‖², (n,), on the parameter's device in its `sum_dtype`.
+
+        To be read only: other layers may be told of the same tensor.
+        """
         if not self.contributions:
             return torch.zeros(self.n, dtype=sum_dtype(self.device), device=self.device)
         if len(self.contributions) == 1:

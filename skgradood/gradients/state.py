@@ -122,7 +122,7 @@ def _set_mode(module: nn.Module, *, training: bool) -> None:
 
 
 def _tensor_attributes(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Neither parameters nor buffers: what ``torch.nn.utils.weight_norm`` made of a weight."""
+    """Tensors by attribute that are no parameters or buffers, as weights under a weight norm."""
     return {name: value for name, value in vars(module).items() if isinstance(value, torch.Tensor)}
 
 

@@ -40,6 +40,15 @@ def test_what_squares_beyond_float32_is_kept(scale):
     torch.testing.assert_close(sums, expected, rtol=1e-6, atol=0)
 
 
+def test_zeros_beside_what_is_beyond_float32_are_zero():
+    left, right, weights = factors(4, 20, 30)
+    left[1] = 0
+    right[1] *= 1e25
+    sums = weighted_sums_of_outer_squares(left, right, [None, weights])
+    assert sums[:, 1].tolist() == [0, 0]
+    assert (sums[:, [0, 2, 3]] > 0).all()
+
+
 @pytest.mark.parametrize("scale", [1e25, 1e-25])
 def test_sums_over_rows_beyond_float32_are_kept(scale):
     left, right, _ = factors(4, 20, 30)

@@ -43,10 +43,22 @@ def refused(*_):
     raise AssertionError("a gradient is formed")
 
 
+def outer():
+    generator = torch.Generator().manual_seed(0)
+    factors = (torch.randn(3, 4, width, generator=generator) for width in (50, 60))
+    return OuterContribution(*factors, torch.Size((60, 50)))
+
+
+def test_zeros_beside_what_is_beyond_float32_are_zero():
+    contribution = outer()
+    contribution.activations[1] *= 1e25
+    contribution.output_gradients[1] = 0
+    assert contribution.squared_norm()[1] == 0
+
+
 @pytest.mark.parametrize("factor", ["activations", "output_gradients"])
 def test_no_gradient_is_formed_for_a_factor_of_zeros(factor, monkeypatch):
-    rows = torch.randn(3, 4, 50), torch.randn(3, 4, 60)
-    contribution = OuterContribution(*rows, torch.Size((60, 50)))
+    contribution = outer()
     expected = contribution.squared_norm()
     expected[2] = 0
     getattr(contribution, factor)[2] = 0

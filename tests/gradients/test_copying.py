@@ -70,6 +70,13 @@ def test_only_histories_are_lost():
     assert not weight.is_leaf
 
 
+def test_a_view_of_a_parameter_is_refused_as_by_torch():
+    module = nn.Linear(3, 2)
+    module.rows = module.weight[:1]
+    with pytest.raises(RuntimeError, match="deepcopy"):
+        copy_of(module)
+
+
 def test_the_engine_goes_to_another_device(used, monkeypatch):
     expected = layer_gradient_norms(used, X, engine="loop")
     with simulated_device(monkeypatch):

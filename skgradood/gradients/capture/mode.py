@@ -228,8 +228,8 @@ class CaptureMode(TorchFunctionMode):
     ) -> Any:
         result = function(*args, **kwargs)
         written = args[:1] if result is None else ()
-        for output in (*tensors_in(result), *written):
-            if isinstance(output, Tensor) and output.requires_grad:
+        for output in tensors_in(result, written):
+            if output.requires_grad and output not in self._axes:
                 self._derived[output] = leaves
             elif with_data:
                 self.mark(output, None)

@@ -14,18 +14,22 @@ from torch.autograd.function import once_differentiable
 
 from skgradood.gradients.capture.axes import BatchAxis
 from skgradood.gradients.capture.cuts import Operand
+from skgradood.gradients.capture.recorder import Use
 from skgradood.gradients.contributions import DenseContribution
 
 # Whether the gradients of the input, of the scale and of the shift are wanted.
 Wanted = tuple[bool, bool, bool]
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
+# The groups of all rows count as those of one, of which CUDA takes so many.
+_MOST_GROUPS = 65535
+
 
 class Normalisation(Protocol):
     """What tells one norm from another, on x of shape (N, C, ...)."""
 
     def forward(
-        self, x: Tensor, weight: Tensor | None, bias: Tensor | None
+        self, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Output, and mean and inverse deviation as `backward` takes them."""
 
@@ -35,10 +39,10 @@ class Normalisation(Protocol):
         x: Tensor,
         mean: Tensor,
         rstd: Tensor,
-        weight: Tensor | None,
+        weight: Tensor,
         wanted: Wanted,
     ) -> Gradients:
-        """Gradients of x, and of scale and shift row by row, (N, C): those that are wanted.
+        """Gradients of x, and of scale and shift row by row, (N, C): at least those wanted.
 
         torch adds the latter up over the rows of a batch. All rows as one, with N x C channels,
         leave it nothing to add, and take one pass over the data as they do in training.
@@ -53,10 +57,10 @@ class GroupNormalisation:
     eps: float
 
     def forward(
-        self, x: Tensor, weight: Tensor | None, bias: Tensor | None
+        self, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         n, channels = x.shape[:2]
-        positions = x[0, 0].numel()
+        positions = x.shape[2:].numel()
         return torch.native_group_norm(
             x, weight, bias, n, channels, positions, self.groups, self.eps
         )
@@ -67,13 +71,28 @@ class GroupNormalisation:
         x: Tensor,
         mean: Tensor,
         rstd: Tensor,
-        weight: Tensor | None,
+        weight: Tensor,
+        wanted: Wanted,
+    ) -> Gradients:
+        rows = max(1, _MOST_GROUPS // self.groups)
+        pieces = zip(*(t.split(rows) for t in (gradient, x, mean, rstd)), strict=True)
+        parts = [self._backward(g, y, m, r, weight, wanted) for g, y, m, r in pieces]
+        of_x, of_scale, of_shift = (_joined(tensors) for tensors in zip(*parts, strict=True))
+        return of_x, of_scale, of_shift
+
+    def _backward(
+        self,
+        gradient: Tensor,
+        x: Tensor,
+        mean: Tensor,
+        rstd: Tensor,
+        weight: Tensor,
         wanted: Wanted,
     ) -> Gradients:
         n, channels = x.shape[:2]
         results = torch.ops.aten.native_group_norm_backward(
             _as_one_row(gradient), _as_one_row(x), mean.reshape(1, -1), rstd.reshape(1, -1),
-            _repeated(weight, n), 1, n * channels, x[0, 0].numel(), n * self.groups, wanted,
+            weight.repeat(n), 1, n * channels, x.shape[2:].numel(), n * self.groups, wanted,
         )  # fmt: skip
         return _by_row(results, x)
 
@@ -87,7 +106,7 @@ class RunningNormalisation:
     eps: float
 
     def forward(
-        self, x: Tensor, weight: Tensor | None, bias: Tensor | None
+        self, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         output = torch.batch_norm(
             x, weight, bias, self.mean, self.variance, False, 0.0, self.eps, False
@@ -100,16 +119,16 @@ class RunningNormalisation:
         x: Tensor,
         mean: Tensor,
         rstd: Tensor,
-        weight: Tensor | None,
+        weight: Tensor,
         wanted: Wanted,
     ) -> Gradients:
         if x.ndim == 2:  # a channel has one number a row: nothing is summed
-            scale = rstd if weight is None else rstd * weight
-            return gradient * scale, gradient * (x - mean) * rstd, gradient
+            return gradient * rstd * weight, gradient * (x - mean) * rstd, gradient
         n = len(x)
+        means, deviations = mean.repeat(n), rstd.repeat(n)
         results = torch.ops.aten.native_batch_norm_backward(
-            _as_one_row(gradient), _as_one_row(x), _repeated(weight, n), mean.repeat(n),
-            self.variance.repeat(n), None, None, False, self.eps, wanted,
+            _as_one_row(gradient), _as_one_row(x), weight.repeat(n), means,
+            self.variance.repeat(n), means, deviations, False, self.eps, wanted,
         )  # fmt: skip
         return _by_row(results, x)
 
@@ -119,8 +138,11 @@ def _as_one_row(x: Tensor) -> Tensor:
     return x.reshape(1, -1, *x.shape[2:])
 
 
-def _repeated(weight: Tensor | None, n: int) -> Tensor | None:
-    return None if weight is None else weight.repeat(n)
+def _joined(parts: tuple[Tensor | None, ...]) -> Tensor | None:
+    tensors = [part for part in parts if part is not None]
+    if not tensors:
+        return None
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
 def _by_row(results: tuple[Tensor | None, ...], x: Tensor) -> Gradients:
@@ -134,23 +156,21 @@ def _by_row(results: tuple[Tensor | None, ...], x: Tensor) -> Gradients:
 
 
 class ChannelNormCut(torch.autograd.Function):
-    """A norm with scale and shift, which deliver their gradients sample by sample."""
+    """A norm with a scale, and perhaps a shift, which deliver their gradients sample by sample."""
 
     @staticmethod
     def forward(
         ctx: Any,
         anchor: Tensor,
         x: Tensor,
-        weight: Operand | None,
+        weight: Operand,
         bias: Operand | None,
         axis: BatchAxis,
         norm: Normalisation,
     ) -> Tensor:
         x = x.contiguous()
         ctx.weight, ctx.bias, ctx.axis, ctx.norm = weight, bias, axis, norm
-        output, mean, rstd = norm.forward(
-            x, None if weight is None else weight.value, None if bias is None else bias.value
-        )
+        output, mean, rstd = norm.forward(x, weight.value, None if bias is None else bias.value)
         ctx.save_for_backward(x, mean, rstd)
         return output
 
@@ -158,24 +178,18 @@ class ChannelNormCut(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple:
         x, mean, rstd = ctx.saved_tensors
-        operands = ctx.weight, ctx.bias
-        asked = (operand is not None and operand.use is not None for operand in operands)
+        uses = ctx.weight.use, None if ctx.bias is None else ctx.bias.use
+        wanted = (ctx.needs_input_grad[1], *(use is not None for use in uses))
         of_x, *sums = ctx.norm.backward(
-            gradient.contiguous(),
-            x,
-            mean,
-            rstd,
-            None if ctx.weight is None else ctx.weight.value,
-            (ctx.needs_input_grad[1], *asked),
+            gradient.contiguous(), x, mean, rstd, ctx.weight.value, wanted
         )
-        for operand, rows in zip(operands, sums, strict=True):
-            _deliver(operand, rows, ctx.axis)
+        for use, rows in zip(uses, sums, strict=True):
+            if use is not None:
+                _deliver(use, rows, ctx.axis)
         return None, of_x, None, None, None, None
 
 
-def _deliver(operand: Operand | None, sums: Tensor | None, axis: BatchAxis) -> None:
+def _deliver(use: Use, sums: Tensor, axis: BatchAxis) -> None:
     """Rows of (N, C) belong to the samples of an axis along dimension 0."""
-    if operand is not None and operand.use is not None and sums is not None:
-        per_sample = axis.samples_first(sums).sum((1, 2))
-        shape = operand.use.tensor.shape
-        operand.use.deliver(DenseContribution(per_sample.reshape(len(per_sample), *shape)))
+    per_sample = axis.samples_first(sums).sum((1, 2))
+    use.deliver(DenseContribution(per_sample.reshape(len(per_sample), *use.tensor.shape)))

@@ -55,10 +55,10 @@ def rms_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -
 
 
 def _is_plain(mode: CaptureMode, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
-    """Whether rows of data meet parameters or constants of their own dtype."""
-    if not mode.is_data(x) or mode.axis_of(x).dim != 0 or x.numel() == 0:
+    """Whether rows of data meet parameters or constants of their own dtype, one of them a scale."""
+    if weight is None or not mode.is_data(x) or mode.axis_of(x).dim != 0 or x.numel() == 0:
         return False
-    given = [parameter for parameter in (weight, bias) if parameter is not None]
+    given = [weight] if bias is None else [weight, bias]
     same = all(p.dtype == x.dtype and not mode.is_data(p) for p in given)
     return same and not _casts(x.device.type)
 
@@ -71,13 +71,13 @@ def _casts(device_type: str) -> bool:
 def _cut(
     mode: CaptureMode,
     x: Tensor,
-    weight: Tensor | None,
+    weight: Tensor,
     bias: Tensor | None,
     norm: Normalisation,
 ) -> Tensor:
     axis = mode.axis_of(x)
-    operands = [None if p is None else mode.operand(p) for p in (weight, bias)]
-    result = ChannelNormCut.apply(mode.anchor, x, *operands, axis, norm)
+    shift = None if bias is None else mode.operand(bias)
+    result = ChannelNormCut.apply(mode.anchor, x, mode.operand(weight), shift, axis, norm)
     mode.mark(result, axis)
     return result
 
