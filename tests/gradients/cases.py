@@ -174,11 +174,11 @@ CASES: dict[str, Case] = {
         lambda: _conv(nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.Conv2d(4, 3, 2)), (4, 4, 5, 4)
     ),
     "norms_of_one_position": _case(
-        lambda: _conv(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.GroupNorm(2, 4)),
+        lambda: _conv(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.GroupNorm(1, 4)),
         (4, 2, 3, 3),
     ),
     "group_norm_of_rows": _case(
-        lambda: nn.Sequential(nn.Linear(5, 6), nn.GroupNorm(3, 6), nn.Linear(6, 2)), (4, 5)
+        lambda: nn.Sequential(nn.Linear(5, 6), nn.GroupNorm(1, 6), nn.Linear(6, 2)), (4, 5)
     ),
     "instance_norm": _case(
         lambda: _conv(nn.Conv2d(2, 4, 3), nn.InstanceNorm2d(4, affine=True)), (4, 2, 6, 6)

@@ -20,6 +20,7 @@ from skgradood.gradients import (
     per_sample_gradients,
 )
 from skgradood.gradients.capture import CaptureStrategy
+from skgradood.gradients.contributions import DenseContribution
 from tests.gradients.cases import CASES, SquaredOutput, seeded
 
 
@@ -152,7 +153,7 @@ class HalfOfOneLayer(CaptureStrategy):
             def update(self, gradient):
                 if gradient.name == "body.2.bias":
                     (contribution,) = gradient.contributions
-                    contribution.gradients = contribution.gradients / 2
+                    gradient.contributions = [DenseContribution(contribution.gradients / 2)]
                 reducer.update(gradient)
 
         return super().run(X, Halving())
