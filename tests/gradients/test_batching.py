@@ -53,18 +53,23 @@ def test_weights_made_from_parameters_are_not_memory_of_a_row():
 
 
 @pytest.mark.parametrize(
-    ("memory", "available", "expected"),
+    ("memory", "available", "threads", "expected"),
     [
-        (RowMemory(total=1000, largest=10), 10**12, LARGEST_BATCH),
-        (RowMemory(total=10**7, largest=2**18), 10**12, 32),
-        (RowMemory(total=10**9, largest=2**24), 10**12, 8),
-        (RowMemory(total=10**9, largest=2**24), 10**10, 4),
-        (RowMemory(total=10**9, largest=2**24), 10**8, 1),
-        (RowMemory(total=0, largest=0), None, LARGEST_BATCH),
+        (RowMemory(total=1000, largest=10), 10**12, 1, LARGEST_BATCH),
+        (RowMemory(total=10**7, largest=2**18), 10**12, 1, 32),
+        (RowMemory(total=10**7, largest=2**18), 10**12, 3, 96),
+        (RowMemory(total=10**9, largest=2**24), 10**12, 1, 8),
+        (RowMemory(total=10**9, largest=2**24), 10**12, 2, 16),
+        (RowMemory(total=10**9, largest=2**24), 10**10, 2, 4),
+        (RowMemory(total=10**9, largest=2**24), 10**8, 2, 1),
+        (RowMemory(total=0, largest=0), None, 2, LARGEST_BATCH),
     ],
 )
-def test_batches_are_near_the_cache_and_fit_into_memory(monkeypatch, memory, available, expected):
+def test_batches_are_near_the_cache_and_fit_into_memory(
+    monkeypatch, memory, available, threads, expected
+):
     monkeypatch.setitem(batching._MEASURES, "cpu", lambda device: available)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert fitting_batch_size(memory, CPU) == expected
 
 
