@@ -4,7 +4,11 @@ import pytest
 import torch
 
 from skgradood.gradients.capture import norm_cuts
-from skgradood.gradients.capture.norm_cuts import GroupNormalisation, RunningNormalisation
+from skgradood.gradients.capture.norm_cuts import (
+    GroupNormalisation,
+    RunningNormalisation,
+    Saved,
+)
 
 
 def tensors(*shape):
@@ -34,7 +38,7 @@ def test_group_norm_equals_autograd_also_in_pieces(shape, most_groups, monkeypat
     x, gradient, weight, _ = tensors(*shape)
     norm = GroupNormalisation(3, 1e-5)
     _, mean, rstd = norm.forward(x, weight, None)
-    found = norm.backward(gradient, x, mean, rstd, weight, (True, True, True))
+    found = norm.backward(gradient, Saved(x, mean, rstd), weight, (True, True, True))
     expected = by_autograd(
         lambda row, w, b: torch.group_norm(row, 3, w, b, 1e-5), x, gradient, weight
     )
@@ -47,7 +51,7 @@ def test_running_norm_equals_autograd(shape):
     variance = mean.square() + 0.5
     norm = RunningNormalisation(mean, variance, 1e-5)
     _, *saved = norm.forward(x, weight, None)
-    found = norm.backward(gradient, x, *saved, weight, (True, True, True))
+    found = norm.backward(gradient, Saved(x, *saved), weight, (True, True, True))
     expected = by_autograd(
         lambda row, w, b: torch.nn.functional.batch_norm(row, mean, variance, w, b, eps=1e-5),
         x,
@@ -61,6 +65,8 @@ def test_only_what_is_wanted_is_computed():
     x, gradient, weight, _ = tensors(5, 6, 3, 4)
     norm = GroupNormalisation(3, 1e-5)
     _, mean, rstd = norm.forward(x, weight, None)
-    of_x, of_scale, of_shift = norm.backward(gradient, x, mean, rstd, weight, (False, True, False))
+    of_x, of_scale, of_shift = norm.backward(
+        gradient, Saved(x, mean, rstd), weight, (False, True, False)
+    )
     assert of_x is of_shift is None
     assert of_scale.shape == (5, 6)

@@ -6,7 +6,7 @@ As a norm without parameters, a product and a sum they would take four more pass
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -25,23 +25,23 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 _MOST_GROUPS = 65535
 
 
+class Saved(NamedTuple):
+    """What a forward pass leaves to the backward pass: input, mean and inverse deviation."""
+
+    x: Tensor
+    mean: Tensor
+    rstd: Tensor
+
+
 class Normalisation(Protocol):
     """What tells one norm from another, on x of shape (N, C, ...)."""
 
     def forward(
         self, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Output, and mean and inverse deviation as `backward` takes them."""
+        """Output, and mean and inverse deviation as `Saved` holds them."""
 
-    def backward(
-        self,
-        gradient: Tensor,
-        x: Tensor,
-        mean: Tensor,
-        rstd: Tensor,
-        weight: Tensor,
-        wanted: Wanted,
-    ) -> Gradients:
+    def backward(self, gradient: Tensor, saved: Saved, weight: Tensor, wanted: Wanted) -> Gradients:
         """Gradients of x, and of scale and shift row by row, (N, C): at least those wanted.
 
         torch adds the latter up over the rows of a batch. All rows as one, with N x C channels,
@@ -65,30 +65,17 @@ class GroupNormalisation:
             x, weight, bias, n, channels, positions, self.groups, self.eps
         )
 
-    def backward(
-        self,
-        gradient: Tensor,
-        x: Tensor,
-        mean: Tensor,
-        rstd: Tensor,
-        weight: Tensor,
-        wanted: Wanted,
-    ) -> Gradients:
+    def backward(self, gradient: Tensor, saved: Saved, weight: Tensor, wanted: Wanted) -> Gradients:
         rows = max(1, _MOST_GROUPS // self.groups)
-        pieces = zip(*(t.split(rows) for t in (gradient, x, mean, rstd)), strict=True)
-        parts = [self._backward(g, y, m, r, weight, wanted) for g, y, m, r in pieces]
+        pieces = zip(*(tensor.split(rows) for tensor in (gradient, *saved)), strict=True)
+        parts = [self._backward(first, Saved(*kept), weight, wanted) for first, *kept in pieces]
         of_x, of_scale, of_shift = (_joined(tensors) for tensors in zip(*parts, strict=True))
         return of_x, of_scale, of_shift
 
     def _backward(
-        self,
-        gradient: Tensor,
-        x: Tensor,
-        mean: Tensor,
-        rstd: Tensor,
-        weight: Tensor,
-        wanted: Wanted,
+        self, gradient: Tensor, saved: Saved, weight: Tensor, wanted: Wanted
     ) -> Gradients:
+        x, mean, rstd = saved
         n, channels = x.shape[:2]
         results = torch.ops.aten.native_group_norm_backward(
             _as_one_row(gradient), _as_one_row(x), mean.reshape(1, -1), rstd.reshape(1, -1),
@@ -113,15 +100,8 @@ class RunningNormalisation:
         )
         return output, self.mean, (self.variance + self.eps).rsqrt()
 
-    def backward(
-        self,
-        gradient: Tensor,
-        x: Tensor,
-        mean: Tensor,
-        rstd: Tensor,
-        weight: Tensor,
-        wanted: Wanted,
-    ) -> Gradients:
+    def backward(self, gradient: Tensor, saved: Saved, weight: Tensor, wanted: Wanted) -> Gradients:
+        x, mean, rstd = saved
         if x.ndim == 2:  # a channel has one number a row: nothing is summed
             return gradient * rstd * weight, gradient * (x - mean) * rstd, gradient
         n = len(x)
@@ -177,12 +157,10 @@ class ChannelNormCut(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple:
-        x, mean, rstd = ctx.saved_tensors
+        saved = Saved(*ctx.saved_tensors)
         uses = ctx.weight.use, None if ctx.bias is None else ctx.bias.use
         wanted = (ctx.needs_input_grad[1], *(use is not None for use in uses))
-        of_x, *sums = ctx.norm.backward(
-            gradient.contiguous(), x, mean, rstd, ctx.weight.value, wanted
-        )
+        of_x, *sums = ctx.norm.backward(gradient.contiguous(), saved, ctx.weight.value, wanted)
         for use, rows in zip(uses, sums, strict=True):
             if use is not None:
                 _deliver(use, rows, ctx.axis)
