@@ -65,7 +65,7 @@ class ScoreReference:
     def log_p(self, scores: np.ndarray) -> np.ndarray:
         """Compute log p-values, (n,): -inf for scores of -inf and NaN, else finite."""
         distances = np.where(np.isnan(scores), np.inf, -scores)
-        result = np.interp(distances, self._knots, self._log_p)
+        result = self._interpolated(distances)
         tail = distances > self._threshold
         result[tail] = self._log_p_threshold - self._tail_nats(distances[tail])
         normal = distances < self._knots[0]
@@ -74,6 +74,13 @@ class ScoreReference:
         result[normal] = np.log1p(-self._above_largest * np.exp(nearness))
         result[np.isposinf(distances)] = -np.inf
         return result
+
+    def _interpolated(self, distances: np.ndarray) -> np.ndarray:
+        right = np.searchsorted(self._knots, distances).clip(max=len(self._knots) - 1)
+        left = (right - 1).clip(min=0)
+        # Just before a knot rounding goes beyond its value.
+        line = np.interp(distances, self._knots, self._log_p)
+        return np.clip(line, self._log_p[right], self._log_p[left])
 
     def _tail_nats(self, distances: np.ndarray) -> np.ndarray:
         """How far log p has fallen since the threshold."""

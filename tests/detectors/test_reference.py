@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import expon, genpareto, kstest, logistic, norm, uniform
 
@@ -28,6 +28,7 @@ def test_reference_scores_have_the_p_value_of_their_rank(scores):
 
 
 @given(references, st.lists(st.one_of(finite, st.floats(-1e300, 1e300)), min_size=2, max_size=20))
+@example([0.0] * 5 + [1.0, 1.0, 2.0, -1.0], [0.0, 5.4707040250143314e-195])
 def test_higher_scores_never_have_smaller_p_values(reference, scores):
     scores = np.sort(scores)
     log_p = ScoreReference(np.array(reference)).log_p(scores)
