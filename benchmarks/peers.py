@@ -46,6 +46,18 @@ def required(name: str) -> ModuleType:
         ) from error
 
 
+def batch_after_batch(run: Callable[[Tensor], Norms], X: Tensor, batch_size: int) -> Runner:
+    """Serve every batch; what is returned are the norms of the last."""
+
+    def run_all() -> Norms:
+        norms: Norms = {}
+        for batch in X.split(batch_size):
+            norms = run(batch)
+        return norms
+
+    return run_all
+
+
 def backpack(module: nn.Module, X: Tensor, batch_size: int) -> Runner:
     """BackPACK's ``BatchL2Grad`` (Dangel, Kunstner and Hennig, ICLR 2020)."""
     library, extensions = required("backpack"), required("backpack.extensions")
@@ -58,7 +70,7 @@ def backpack(module: nn.Module, X: Tensor, batch_size: int) -> Runner:
             model(batch).sum().backward()
         return _attributes(parameters, "batch_l2")
 
-    return lambda: [run(batch) for batch in X.split(batch_size)][-1]
+    return batch_after_batch(run, X, batch_size)
 
 
 def opacus(module: nn.Module, X: Tensor, batch_size: int) -> Runner:
@@ -74,7 +86,7 @@ def opacus(module: nn.Module, X: Tensor, batch_size: int) -> Runner:
         gradients = _attributes(parameters, "grad_sample")
         return {name: g.flatten(1).square().sum(1) for name, g in gradients.items()}
 
-    return lambda: [run(batch) for batch in X.split(batch_size)][-1]
+    return batch_after_batch(run, X, batch_size)
 
 
 def opacus_ghost(module: nn.Module, X: Tensor, batch_size: int) -> Runner:
@@ -91,7 +103,7 @@ def opacus_ghost(module: nn.Module, X: Tensor, batch_size: int) -> Runner:
         model(batch).sum().backward()
         return {name: n.square() for name, n in _attributes(parameters, "_norm_sample").items()}
 
-    return lambda: [run(batch) for batch in X.split(batch_size)][-1]
+    return batch_after_batch(run, X, batch_size)
 
 
 def kronfluence(module: nn.Module, X: Tensor, batch_size: int) -> Runner:

@@ -33,7 +33,7 @@ from benchmarks.zoo import LARGE, ZOO
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ZOO | LARGE
 # glibc gives large blocks back to the system and asks for them again, page by page: on a VAE this
-# takes as long as all computation, and who pays for it depends on what was done before.
+# may take as long as all computation, and who pays for it depends on what was done before.
 KEPT_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),

@@ -123,6 +123,35 @@ def test_every_batch_of_a_run_is_served(method):
     assert seen == [5, 5]
 
 
+def test_every_batch_of_a_peer_is_served():
+    seen = []
+
+    def run(batch):
+        seen.append(batch)
+        return {"norm": batch}
+
+    X = batch(7)
+    assert torch.equal(peers.batch_after_batch(run, X, 3)()["norm"], X[6:])
+    assert torch.equal(torch.cat(seen), X)
+
+
+def test_the_benchmark_starts_again_once_with_memory_that_is_kept(monkeypatch):
+    started = []
+    monkeypatch.setattr(speed.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(speed.os, "execve", lambda *command: started.append(command))
+    for key in speed.KEPT_MEMORY:
+        monkeypatch.delenv(key, raising=False)
+    assert speed.allocator() == ""
+    speed.restart_with_kept_memory()
+    ((_, _, environment),) = started
+    assert environment.items() >= speed.KEPT_MEMORY.items()
+    for key in speed.KEPT_MEMORY:
+        monkeypatch.setenv(key, "7")
+    speed.restart_with_kept_memory()
+    assert len(started) == 1
+    assert "MALLOC_MMAP_MAX_=7" in speed.allocator()
+
+
 def test_a_glow_of_the_benchmark_has_no_zeros():
     assert all(parameter.any() for parameter in ZOO["Glow"].make().parameters())
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from skgradood.fisher.squares import is_in_range
-from skgradood.gradients.contributions import in_range, is_nonzero, out_of_range
+from skgradood.gradients.contributions import in_range, out_of_range
 from skgradood.gradients.precision import sum_dtype, widened
 
 
@@ -36,9 +36,7 @@ def weighted_sums_of_outer_squares(
         return _forms(widened(left), widened(right), weights)
     sums = _forms(left, right, weights)
     if not in_range(sums):
-        # What is zero is exact, unless zero met what is beyond the range.
-        nonzero = (sums != 0).any(0) | (is_nonzero(left) & is_nonzero(right))
-        lost = out_of_range(sums).any(0) & nonzero
+        lost = out_of_range(sums).any(0)
         sums[:, lost] = _forms(left[lost].double(), right[lost].double(), weights)
     return sums
 

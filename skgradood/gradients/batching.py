@@ -15,8 +15,8 @@ from skgradood.gradients.state import isolated_rng
 
 LARGEST_BATCH = 1024
 # On a CPU a pass is quickest while each thread's share of a batch's largest activation stays about
-# in its cache: on six models of usual sizes, with one thread and with two, this is within a tenth
-# of the best of 8, 16, 32, 64 and 128 rows. Both numbers are a thread's.
+# in its cache: on six models of usual sizes, with one thread and with two, this is within about a
+# tenth of the best of 8, 16, 32, 64 and 128 rows. Both numbers are a thread's.
 _SMALLEST_BATCH = 8
 _CACHED_BYTES = 1 << 23
 # Of the memory that is free, saved activations may take this share: gradients in flight, blocks of

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from sklearn.base import BaseEstimator
+
 from skgradood.gradients.copying import CopyingValues
 
 
-class ClonedWithModules:
-    """Mixin for estimators that take modules, which ``sklearn.base.clone`` copies deeply."""
+class ClonedWithModules(BaseEstimator):
+    """Base of estimators that take modules, which ``sklearn.base.clone`` copies deeply."""
 
     def __sklearn_clone__(self) -> Any:
         with CopyingValues():
-            return super().__sklearn_clone__()  # type: ignore[misc]
+            return super().__sklearn_clone__()

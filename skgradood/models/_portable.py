@@ -13,7 +13,7 @@ from skgradood.models._cloning import ClonedWithModules
 
 
 class PortableState(ClonedWithModules):
-    """Mixin for estimators that hold a user's module.
+    """Base of estimators that hold a user's module.
 
     torch pickles the address of a tensor's memory, so that a copy of a module has another hash
     than the module, and a cache of fitted estimators never finds it; and it pickles the device.
@@ -23,7 +23,7 @@ class PortableState(ClonedWithModules):
         return {"portable": portable_bytes(super().__getstate__())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(pickle.loads(state["portable"]))  # type: ignore[misc]
+        super().__setstate__(pickle.loads(state["portable"]))
 
 
 def portable_bytes(value: Any) -> bytes:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from torch import nn
 
 from skgradood.gradients.state import isolated_rng
@@ -73,7 +72,7 @@ TRAINING_OPTIONS = {
 _DEFAULTS = TRAINING_OPTIONS | {"supervised_weight": 1.0}
 
 
-class NetState(ClonedWithModules, BaseEstimator):
+class NetState(ClonedWithModules):
     """Pickling of an estimator that holds the module ``module_`` and its ``_recipe``."""
 
     device: Any

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skgradood.gradients import precision
+from skgradood.gradients import GradientEngine, SquaredNorms, layer_layout, precision
 
 DEVICE = torch.device("meta")
 
@@ -213,6 +215,17 @@ def _reshape_in_place(tensor: TensorThere, call: _Call) -> None:
     """Let torch give the tensor the shape that its values have got already."""
     with torch.utils._mode_utils.no_dispatch():
         call.function(*call.args, **call.kwargs)
+
+
+def norms_there(
+    module: nn.Module, X: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, np.ndarray]:
+    """The strategy that serves a module on the device, in batches of 3, and its squared norms."""
+    with simulated_device(monkeypatch):
+        engine = GradientEngine(module, device=DEVICE, batch_size=3)
+        norms = SquaredNorms(layer_layout(module))
+        engine.run(X, norms)
+        return engine.strategy, norms.result()
 
 
 def _mapped(tree: Any, function: Callable[[Tensor], Any]) -> Any:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from skgradood.gradients import GradientEngine, SquaredNorms, layer_gradient_norms, layer_layout
+from skgradood.gradients import layer_gradient_norms
 from skgradood.gradients.copying import copy_of
 from skgradood.gradients.state import isolated_rng
 from tests.gradients.cases import SquaredOutput, seeded
 from tests.gradients.modules import Keeping
-from tests.gradients.simulated_device import DEVICE, simulated_device
+from tests.gradients.simulated_device import norms_there
 
 X = seeded((6, 3), torch.float32)
 
@@ -79,9 +79,6 @@ def test_a_view_of_a_parameter_is_refused_as_by_torch():
 
 def test_the_engine_goes_to_another_device(used, monkeypatch):
     expected = layer_gradient_norms(used, X, engine="loop")
-    with simulated_device(monkeypatch):
-        engine = GradientEngine(used, device=DEVICE, batch_size=3)
-        norms = SquaredNorms(layer_layout(used))
-        engine.run(X, norms)
-        assert engine.strategy == "capture"
-        np.testing.assert_allclose(norms.result(), expected, rtol=1e-4)
+    strategy, norms = norms_there(used, X, monkeypatch)
+    assert strategy == "capture"
+    np.testing.assert_allclose(norms, expected, rtol=1e-4)

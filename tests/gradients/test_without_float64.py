@@ -19,7 +19,7 @@ from skgradood.gradients.errors import is_out_of_memory
 from skgradood.gradients.precision import in_float64, sum_dtype, widened
 from skgradood.gradients.state import global_rng_states, isolated_rng
 from tests.gradients.cases import CASES
-from tests.gradients.simulated_device import DEVICE, moved, simulated_device
+from tests.gradients.simulated_device import DEVICE, moved, norms_there, simulated_device
 
 
 def test_apples_gpus_sum_in_float32_and_all_others_in_float64():
@@ -71,12 +71,9 @@ def test_a_pass_that_sums_in_float64_is_found_out(monkeypatch):
 def test_the_engine_copies_the_module_there_and_verifies(monkeypatch):
     module, X = CASES["conv2d"].make(torch.float32)
     expected = layer_gradient_norms(module, X, engine="loop")
-    with simulated_device(monkeypatch):
-        engine = GradientEngine(module, device=DEVICE, batch_size=3)
-        norms = SquaredNorms(layer_layout(module))
-        engine.run(X, norms)
-        assert engine.strategy == "capture"
-        np.testing.assert_allclose(norms.result(), expected, rtol=1e-4)
+    strategy, norms = norms_there(module, X, monkeypatch)
+    assert strategy == "capture"
+    np.testing.assert_allclose(norms, expected, rtol=1e-4)
     assert all(p.is_cpu for p in module.parameters())
 
 

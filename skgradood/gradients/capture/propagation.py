@@ -98,7 +98,7 @@ def _gather(trees: Iterable[Any], found: list[Tensor]) -> None:
             found.append(tree)
         elif isinstance(tree, (tuple, list)):
             _gather(tree, found)
-        elif isinstance(tree, dict) and tree:
+        elif isinstance(tree, dict):
             _gather(tree.values(), found)
 
 
