@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -35,15 +36,28 @@ class Method:
     rounds: int | None = None
 
 
-def ordinary(module: nn.Module, X: Tensor, batch_size: int) -> Callable[[], object]:
+def ordinary(autocast: str | None = None) -> Start:
     """The aggregated gradient of every batch, as training computes it."""
-    parameters = list(module.parameters())
 
-    def run() -> None:
-        for batch in X.split(batch_size):
-            torch.autograd.grad(module.log_prob(batch).sum(), parameters, allow_unused=True)
+    def start(module: nn.Module, X: Tensor, batch_size: int) -> Callable[[], object]:
+        parameters = list(module.parameters())
 
-    return run
+        def run() -> None:
+            for batch in X.split(batch_size):
+                with lower_precision(autocast, X):
+                    values = module.log_prob(batch)
+                torch.autograd.grad(values.float().sum(), parameters, allow_unused=True)
+
+        return run
+
+    return start
+
+
+def lower_precision(autocast: str | None, X: Tensor) -> AbstractContextManager:
+    """A block under torch's autocast on the device of X; None changes nothing."""
+    if autocast is None:
+        return nullcontext()
+    return torch.autocast(X.device.type, getattr(torch, autocast))
 
 
 def norms(engine: str, autocast: str | None = None) -> Start:
@@ -56,18 +70,24 @@ def norms(engine: str, autocast: str | None = None) -> Start:
     return start
 
 
-def _fisher(module: nn.Module, X: Tensor, batch_size: int) -> tuple[GradientEngine, FisherEstimate]:
-    engine = GradientEngine(module, engine=OURS, batch_size=batch_size)
+def _fisher(
+    module: nn.Module, X: Tensor, batch_size: int, autocast: str | None = None
+) -> tuple[GradientEngine, FisherEstimate]:
+    engine = GradientEngine(module, engine=OURS, batch_size=batch_size, autocast=autocast)
     kinds = ["identity", "diagonal", "ekfac"]
     estimate = FisherEstimate.of_module(module, layer_layout(module), kinds, FisherOptions())
     return engine, estimate.fit(lambda reducer: engine.run(X[:batch_size], reducer))
 
 
-def statistics(module: nn.Module, X: Tensor, batch_size: int) -> Callable[[], object]:
+def statistics(autocast: str | None = None) -> Start:
     """Squared norms, diagonal and EKFAC statistics of all layers in one pass."""
-    engine, estimate = _fisher(module, X, batch_size)
-    layout = layer_layout(module)
-    return lambda: engine.run(X, QuadraticForms(layout, estimate.by_parameter))
+
+    def start(module: nn.Module, X: Tensor, batch_size: int) -> Callable[[], object]:
+        engine, estimate = _fisher(module, X, batch_size, autocast)
+        layout = layer_layout(module)
+        return lambda: engine.run(X, QuadraticForms(layout, estimate.by_parameter))
+
+    return start
 
 
 def second_moments(module: nn.Module, X: Tensor, batch_size: int) -> Callable[[], object]:
@@ -90,10 +110,13 @@ def _if_gradients_fit(module: nn.Module, n: int) -> int:
 
 # A new column of the table is a new entry here.
 METHODS: dict[str, Method] = {
-    ORDINARY: Method(ordinary),
+    ORDINARY: Method(ordinary()),
     OURS: Method(norms("capture")),
-    "norms + diagonal + EKFAC": Method(statistics),
+    "norms + diagonal + EKFAC": Method(statistics()),
     "fit of both": Method(second_moments),
+    f"{ORDINARY}, bfloat16": Method(ordinary("bfloat16")),
+    f"{OURS}, bfloat16": Method(norms("capture", "bfloat16")),
+    "norms + diagonal + EKFAC, bfloat16": Method(statistics("bfloat16")),
     "func": Method(norms("func"), rows=_few, rounds=3),
     "loop": Method(norms("loop"), rows=_few, rounds=3),
     **{name: Method(start, rows=_if_gradients_fit, rounds=3) for name, start in PEERS.items()},

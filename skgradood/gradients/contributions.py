@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skgradood.gradients.precision import sum_dtype, widened
+from skgradood.gradients.precision import is_half, sum_dtype, widened
 
 # Dense per-sample gradients are formed in blocks of about this many numbers, to stay in cache.
 BLOCK_NUMBERS = 1 << 21
@@ -30,8 +30,10 @@ SINGLE_OR_DOUBLE = (torch.float32, torch.float64)
 # Of squares whose sum is smaller, some may have been below the range of float32.
 _LEAST_SUM = 1e-20
 
-# A Gram norm that is a smaller share of its absolute terms than this has lost over three digits.
+# A Gram norm that is a smaller share of its absolute terms than this has lost over three digits,
+# and where terms are in half precision, which has three, over one.
 _LEAST_GRAM_SHARE = 2e-3
+_LEAST_GRAM_SHARE_OF_HALVES = 5e-2
 
 
 class Factors(NamedTuple):
@@ -130,6 +132,8 @@ def sum_of_squares(gradients: Tensor) -> Tensor:
     flat = gradients.reshape(gradients.shape[0], -1)
     if flat.is_complex():
         flat = torch.view_as_real(flat).flatten(1)
+    if flat.is_cpu and is_half(flat):
+        flat = flat.float()
     if not flat.is_cpu or flat.dtype not in SINGLE_OR_DOUBLE:
         return _summed_norm(flat).square()
     norms = _squared_norms_by_pieces(flat)
@@ -292,12 +296,18 @@ def gram_norm(activations: Tensor, output_gradients: Tensor) -> tuple[Tensor, Te
     norms, trusted = [], []
     for rows in row_blocks(len(activations), activations.shape[1] ** 2):
         a, g = activations[rows], output_gradients[rows]
-        similarity, covariance = (a @ a.mT).flatten(1), (g @ g.mT).flatten(1)
+        similarity, covariance = (_gram_terms(factor) for factor in (a, g))
         norms.append(_dot(similarity, covariance))
         bound = _dot(similarity.abs(), covariance.abs())
-        kept = (norms[-1] >= _LEAST_GRAM_SHARE * bound) & bound.isfinite()
+        least = _LEAST_GRAM_SHARE_OF_HALVES if is_half(a) else _LEAST_GRAM_SHARE
+        kept = (norms[-1] >= least * bound) & bound.isfinite()
         trusted.append(kept & ~out_of_range(norms[-1]))
     return torch.cat(norms), torch.cat(trusted)
+
+
+def _gram_terms(factor: Tensor) -> Tensor:
+    terms = (factor @ factor.mT).flatten(1)
+    return terms.float() if is_half(terms) else terms
 
 
 def dense_where_distrusted(

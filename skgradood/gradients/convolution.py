@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skgradood.gradients.contributions import (
-    SINGLE_OR_DOUBLE,
     FactorLayout,
     Factors,
     ProductContribution,
@@ -25,6 +24,7 @@ from skgradood.gradients.contributions import (
     row_blocks,
     squared_norm_of_one,
 )
+from skgradood.gradients.precision import is_half
 
 # Microseconds a number copied into patches, a multiplication in a batched product and in a
 # convolution kernel, a number of a gradient written and squared, and the start of a kernel; fitted
@@ -83,7 +83,7 @@ class ConvolutionContribution(ProductContribution):
         way = self._cheapest(self._ways)
         if way == "gram":
             return self._gram_norm()
-        if way == "one by one" and self.patched.dtype in SINGLE_OR_DOUBLE:
+        if way == "one by one" and not self.patched.is_complex():
             return self._norms_one_by_one()
         return super().squared_norm()
 
@@ -182,7 +182,8 @@ class ConvolutionContribution(ProductContribution):
     def _norms_one_by_one(self) -> Tensor:
         """Each gradient is squared while it is in cache, and never stacked."""
         gradients = self._each(slice(None))
-        squares = [squared_norm_of_one(gradient.flatten()) for gradient in gradients]
+        dtype = torch.float32 if is_half(self.patched) else self.patched.dtype
+        squares = [squared_norm_of_one(gradient.flatten().to(dtype)) for gradient in gradients]
         norms = torch.tensor(squares, dtype=torch.float64)
         return dense_where_distrusted(self, norms, ~out_of_range(norms))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from skgradood.gradients.contributions import (
     row_blocks,
     sum_of_squares,
 )
-from skgradood.gradients.precision import sum_dtype
+from skgradood.gradients.precision import is_half, sum_dtype
 
 
 @dataclass
@@ -70,8 +72,9 @@ class LayerGradient:
         if not self.contributions:
             m = len(range(*rows.indices(self.n)))
             return torch.zeros(m, *self.shape, dtype=self.dtype, device=self.device)
-        total = self.contributions[0].dense(rows)
-        for contribution in self.contributions[1:]:
+        first, *others = self._in_precision
+        total = first.dense(rows)
+        for contribution in others:
             total = total + contribution.dense(rows)
         return total
 
@@ -104,13 +107,35 @@ class LayerGradient:
 
         The weight's second dimension is multiplied with ``channels`` (size, k), if given.
         """
-        return self.contributions[0].factors(rows, channels)
+        return self._in_precision[0].factors(rows, channels)
 
     def prefers_factors(self) -> bool:
         """Whether blocks of those products, which are not kept, are quicker than `dense`."""
         return self.factor_layout() is not None and self.contributions[0].prefers_factors()
 
+    @cached_property
+    def _in_precision(self) -> list[Contribution]:
+        """The contributions in the parameter's precision.
+
+        Numbers of three digits serve sums of their squares, but no bases and no directions.
+        """
+        return [_converted(contribution, self.dtype) for contribution in self.contributions]
+
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Dense gradients of blocks of rows that fit the cache: ``(rows, (m, *shape))``."""
         for rows in row_blocks(self.n, math.prod(self.shape)):
             yield rows, self.dense(rows)
+
+
+def _converted(contribution: Contribution, dtype: torch.dtype) -> Contribution:
+    """The same in a precision, where it is kept in half of it."""
+    halves = {
+        name: value.to(dtype)
+        for name, value in vars(contribution).items()
+        if isinstance(value, Tensor) and is_half(value)
+    }
+    if not halves:
+        return contribution
+    converted = copy.copy(contribution)
+    vars(converted).update(halves)
+    return converted

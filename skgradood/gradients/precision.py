@@ -12,7 +12,8 @@ WITHOUT_FLOAT64 = {"mps"}
 
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
-_CAST = (torch.float32, *AUTOCAST.values())
+HALVES = frozenset(AUTOCAST.values())
+_CAST = HALVES | {torch.float32}
 
 
 def check_autocast(autocast: str | None) -> None:
@@ -51,13 +52,18 @@ def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def factor_of(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """What a parameter's gradients are made of, in the parameter's precision on a CPU.
+    """What a parameter's gradients are made of, in the precision in which they are multiplied.
 
-    There products in half precision save no time, and squares of their rounded results would
-    lose digits; on an accelerator they are what autocast is for.
+    In bfloat16 products are what autocast is for, and so are those in float16 on an accelerator.
+    On a CPU the latter take many times as long as those in float32.
     """
-    is_half = tensor.dtype in AUTOCAST.values()
-    return tensor.to(parameter.dtype) if is_half and tensor.is_cpu else tensor
+    is_slow = tensor.dtype == torch.float16 and tensor.is_cpu
+    return tensor.to(parameter.dtype) if is_slow else tensor
+
+
+def is_half(tensor: Tensor) -> bool:
+    """Whether a tensor has the precision that autocast computes in."""
+    return tensor.dtype in HALVES
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:

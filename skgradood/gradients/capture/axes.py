@@ -69,7 +69,7 @@ class BatchAxis:
         if self.dim != 0 or self.size != self.n:
             tensor = self.samples_first(tensor)
         elif tensor.ndim == 2:
-            return tensor[:, None]
+            return tensor.unsqueeze(1)
         # Where there are no features, torch does not find out the number of positions.
         return tensor.reshape(self.n, math.prod(tensor.shape[1:-1]), tensor.shape[-1])
 

@@ -25,7 +25,7 @@ from skgradood.gradients.contributions import (
     OuterContribution,
 )
 from skgradood.gradients.convolution import ConvolutionContribution, ConvolutionGeometry
-from skgradood.gradients.precision import cast_operands, factor_of
+from skgradood.gradients.precision import cast_operands, factor_of, is_half
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class LinearCut(torch.autograd.Function):
         ctx.x_dtype = x.dtype
         x, value, shift = cast_operands(x, weight.value, bias.value if bias else None)
         ctx.save_for_backward(x if weight.use else None)
-        return F.linear(x, value.mT if transposed else value, shift)
+        return F.linear(_in_rows(x), value.mT if transposed else value, shift)
 
     @staticmethod
     @once_differentiable
@@ -114,7 +114,7 @@ class LinearCut(torch.autograd.Function):
         gradients = factor_of(axis.rows(gradient), weight.value)
         of_bias = None
         if bias and bias.use:
-            sums = gradients[:, 0] if gradients.shape[1] == 1 else gradients.sum(1)
+            sums = gradients.squeeze(1) if gradients.shape[1] == 1 else gradients.sum(1)
             of_bias = DenseContribution(sums.reshape(axis.n, *bias.use.tensor.shape))
             bias.use.deliver(of_bias)
         if weight.use:
@@ -124,8 +124,15 @@ class LinearCut(torch.autograd.Function):
         x_gradient = None
         if ctx.needs_input_grad[1]:
             matrix = weight.value.mT if ctx.transposed else weight.value
-            x_gradient = (gradient @ matrix.to(gradient.dtype).conj()).to(ctx.x_dtype)
+            product = _in_rows(gradient) @ matrix.to(gradient.dtype).conj()
+            x_gradient = product.to(ctx.x_dtype)
         return None, x_gradient, None, None, None, None
+
+
+def _in_rows(x: Tensor) -> Tensor:
+    """What torch multiplies with a matrix as one matrix."""
+    # Otherwise it copies the weight for every row, which takes long in half precision alone.
+    return x.contiguous() if is_half(x) else x
 
 
 class ConvolutionCut(torch.autograd.Function):

@@ -15,6 +15,7 @@ from skgradood.gradients.capture.norm_cuts import (
     RunningNormalisation,
 )
 from skgradood.gradients.errors import StrategyRefused
+from skgradood.gradients.precision import is_autocast_on, is_half
 
 
 def batch_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
@@ -55,17 +56,17 @@ def rms_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -
 
 
 def _is_plain(mode: CaptureMode, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
-    """Whether rows of data meet parameters or constants of their own dtype, one of them a scale."""
+    """Whether rows of data meet a scale that kernels take with them, and perhaps such a shift."""
     if weight is None or not mode.is_data(x) or mode.axis_of(x).dim != 0 or x.numel() == 0:
         return False
     given = [weight] if bias is None else [weight, bias]
-    same = all(p.dtype == x.dtype and not mode.is_data(p) for p in given)
-    return same and not _casts(x.device.type)
-
-
-def _casts(device_type: str) -> bool:
-    available = torch.amp.is_autocast_available(device_type)
-    return available and torch.is_autocast_enabled(device_type)
+    if any(mode.is_data(p) for p in given):
+        return False
+    # Neither do other devices' kernels mix them, nor does a CPU's autocast convert them.
+    if x.is_cpu and is_half(x) and all(p.dtype == torch.float32 for p in given):
+        return True
+    same = all(p.dtype == x.dtype for p in given)
+    return same and (x.is_cpu or not is_autocast_on(x.device.type))
 
 
 def _cut(
@@ -93,11 +94,12 @@ def _affine(
     if not mode.is_data(x):
         raise StrategyRefused("a norm of a parameter with a scale made from data")
     mode.mark(normal, mode.axis_of(x))
+    dtype = normal.dtype  # a norm's own: half of a parameter's precision stays what it is
     with mode:
         for combine, parameter in ((torch.mul, weight), (torch.add, bias)):
             if parameter is not None:
                 normal = combine(normal, _laid_out(mode, parameter, normal, channel_dim))
-    return normal
+        return normal if normal.dtype == dtype else normal.to(dtype)
 
 
 def _laid_out(
