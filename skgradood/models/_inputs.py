@@ -16,25 +16,30 @@ def parameter_dtype(module: nn.Module) -> torch.dtype:
 
 
 def check_input_kind(samples: np.ndarray, module: Any, *, name: str = "X") -> None:
-    """Refuse samples that a model of images cannot take.
+    """Refuse samples that a model of images, or of tokens, cannot take.
 
     Parameters
     ----------
     samples : ndarray of shape (n, d) or (n, C, H, W)
         As `skgradood.utils.validation.check_samples` returns them.
     module : nn.Module or type
-        Declares ``input_kind``: ``"image"`` takes uint8 images only.
+        Declares ``input_kind``: ``"image"`` takes uint8 images only, ``"tokens"`` whole numbers
+        that are not negative.
     name : str, default="X"
         What error messages call the samples.
 
     Raises
     ------
     ValueError
-        If a model of images gets rows, or values that are not uint8.
+        If a model of images gets rows, or values that are not uint8, or a model of tokens what
+        is none.
     """
-    if getattr(module, "input_kind", None) != "image":
-        return
-    model = module.__name__ if isinstance(module, type) else type(module).__name__
+    check = _CHECKS.get(getattr(module, "input_kind", None))
+    if check is not None:
+        check(samples, module.__name__ if isinstance(module, type) else type(module).__name__, name)
+
+
+def _check_images(samples: np.ndarray, model: str, name: str) -> None:
     if samples.ndim != 4:
         raise ValueError(
             f"{model} is a model of images, but {name} holds rows, of shape {samples.shape}. Pass "
@@ -49,6 +54,19 @@ def check_input_kind(samples: np.ndarray, module: Any, *, name: str = "X") -> No
         )
 
 
+def _check_tokens(samples: np.ndarray, model: str, name: str) -> None:
+    others = (samples < 0) | (samples % 1 != 0)
+    if others.any():
+        place = np.unravel_index(np.argmax(others), samples.shape)
+        raise ValueError(
+            f"{model} takes tokens, whole numbers from 0, but row {place[0]} of {name} holds "
+            f"{samples[place]}. Map what is counted otherwise to 0, 1, 2, ..."
+        )
+
+
+_CHECKS = {"image": _check_images, "tokens": _check_tokens}
+
+
 def as_module_input(samples: np.ndarray, module: nn.Module, *, name: str = "X") -> Tensor:
     """Samples as a CPU tensor of the kind that a module declares in ``input_kind``.
 
@@ -58,7 +76,8 @@ def as_module_input(samples: np.ndarray, module: nn.Module, *, name: str = "X") 
         As `skgradood.utils.validation.check_samples` returns them.
     module : nn.Module
         A model of images gets uint8 as it is, and so does a module that declares nothing and
-        is given uint8 images; every other one gets its own floating dtype.
+        is given uint8 images; a model of tokens gets int64, every other one its own floating
+        dtype.
     name : str, default="X"
         What error messages call the samples.
 
@@ -79,4 +98,5 @@ def as_module_input(samples: np.ndarray, module: nn.Module, *, name: str = "X") 
     if kind == "image" or (kind is None and is_image):
         # torch warns of memory that it must not write to, such as a read-only memory map.
         return torch.from_numpy(np.require(samples, requirements=["C", "W"]))
-    return torch.tensor(samples, dtype=parameter_dtype(module))
+    dtype = torch.int64 if kind == "tokens" else parameter_dtype(module)
+    return torch.tensor(samples, dtype=dtype)

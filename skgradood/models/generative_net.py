@@ -43,10 +43,11 @@ class GenerativeNet(_state.NetState, TrainedModule, DensityMixin, HandsOn):
     Any ``torch.nn.Module`` with a method ``log_prob(X) -> (n,)`` in nats will do; training runs on
     skorch. Optional members of the module: ``training_loss(X) -> (n,)`` (default
     ``-log_prob(X)``), ``sample(n, generator=None)``, ``initialize(X)`` for data-dependent
-    initialisation, ``input_kind`` (``"image"`` for uint8 images, ``"continuous"`` for floats) and
-    a constructor argument ``input_shape``, filled in from the data. A module with ``n_classes``
-    that is not None and ``labelled_training_loss(X, y)``, such as `Glow`, is trained with labels;
-    ``elbo(X, generator)``, a bound that draws noise, is what `bits_per_dim` reports.
+    initialisation, ``input_kind`` (``"image"`` for uint8 images, ``"tokens"`` for whole numbers,
+    ``"continuous"`` for floats) and a constructor argument ``input_shape``, filled in from the
+    data. A module with ``n_classes`` that is not None and ``labelled_training_loss(X, y)``, such as
+    `Glow`, is trained with labels; ``elbo(X, generator)``, a bound that draws noise, is what
+    `bits_per_dim` reports.
 
     Parameters
     ----------
