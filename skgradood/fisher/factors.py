@@ -8,8 +8,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from skgradood.gradients import LayerGradient
-from skgradood.gradients.contributions import Factors, row_blocks
+from skgradood.gradients.contributions import Factors
 from skgradood.gradients.precision import in_float64, sum_dtype, widened
+from skgradood.gradients.sums import row_blocks
 
 # Second moments of one mode after the other: (size, size), or (size,) of a mode that is too large.
 Moments = list[Tensor]

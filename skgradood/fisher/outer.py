@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from skgradood.fisher.squares import is_in_range
-from skgradood.gradients.contributions import in_range, out_of_range
 from skgradood.gradients.precision import sum_dtype, widened
+from skgradood.gradients.sums import in_range, out_of_range
 
 
 def weighted_sums_of_outer_squares(

@@ -25,8 +25,8 @@ from skgradood.fisher.squares import (
     weighted_sums_of_squares,
 )
 from skgradood.gradients import LayerGradient
-from skgradood.gradients.contributions import BLOCK_NUMBERS
 from skgradood.gradients.precision import sum_dtype, widened
+from skgradood.gradients.sums import BLOCK_NUMBERS
 
 # Rotations in float32 leave about this share of the largest eigenvalue in a dead coordinate.
 _ROUNDING = 1e-12

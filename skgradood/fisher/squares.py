@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skgradood.gradients.contributions import BLOCK_NUMBERS, in_range, is_nonzero, out_of_range
 from skgradood.gradients.precision import in_float64, sum_dtype, widened
+from skgradood.gradients.sums import BLOCK_NUMBERS, in_range, is_nonzero, out_of_range
 
 # Numbers in a block; sums within one are in its own precision, between blocks in `sum_dtype`.
 _BLOCK = 1 << 18

@@ -15,20 +15,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skgradood.gradients.precision import is_half, sum_dtype, widened
-
-# Dense per-sample gradients are formed in blocks of about this many numbers, to stay in cache.
-BLOCK_NUMBERS = 1 << 21
-
-# Rows of more numbers are summed in pieces, on a CPU: of products, of norms, of inner products.
-_LONG_ROW = 4096
-_PIECE = 256
-_NORM_PIECE = 1024
-_DOT_PIECE = 1 << 16
-SINGLE_OR_DOUBLE = (torch.float32, torch.float64)
-
-# Of squares whose sum is smaller, some may have been below the range of float32.
-_LEAST_SUM = 1e-20
+from skgradood.gradients.precision import is_half, widened
+from skgradood.gradients.sums import (
+    inner_products,
+    is_nonzero,
+    out_of_range,
+    row_blocks,
+    sum_of_squares,
+)
 
 # A Gram norm that is a smaller share of its absolute terms than this has lost over three digits,
 # and where terms are in half precision, which has three, over one.
@@ -119,84 +113,6 @@ def in_basis(tensor: Tensor, vectors: Tensor, dim: int) -> Tensor:
     flat = tensor.flatten(dim + 1) if tensor.ndim > dim + 1 else tensor[..., None]
     product = vectors.to(tensor.dtype).mT @ flat
     return product.reshape(*tensor.shape[:dim], -1, *tensor.shape[dim + 1 :])
-
-
-def row_blocks(n: int, numbers_a_row: int) -> list[slice]:
-    """Divide n rows into slices whose dense gradients stay in cache."""
-    size = max(1, BLOCK_NUMBERS // max(1, numbers_a_row))
-    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
-
-
-def sum_of_squares(gradients: Tensor) -> Tensor:
-    """Squared norm of every row of (m, ...), in `sum_dtype`: beyond float32 only in float64."""
-    flat = gradients.reshape(gradients.shape[0], -1)
-    if flat.is_complex():
-        flat = torch.view_as_real(flat).flatten(1)
-    if flat.is_cpu and is_half(flat):
-        flat = flat.float()
-    if not flat.is_cpu or flat.dtype not in SINGLE_OR_DOUBLE:
-        return _summed_norm(flat).square()
-    norms = _squared_norms_by_pieces(flat)
-    if not in_range(norms):
-        lost = out_of_range(norms) & is_nonzero(flat)
-        norms[lost] = _summed_norm(flat[lost]).square()
-    return norms
-
-
-def in_range(sums: Tensor) -> bool:
-    """Whether no squares, of which these are sums, can have left the range of float32."""
-    least, largest = torch.aminmax(sums)
-    return least.item() >= _LEAST_SUM and largest.item() < math.inf
-
-
-def out_of_range(sums: Tensor) -> Tensor:
-    """By sums of squares, which of them may miss some that left the range of float32."""
-    return (sums < _LEAST_SUM) | ~sums.isfinite()
-
-
-def is_nonzero(rows: Tensor) -> Tensor:
-    """Which rows of (m, ...) have a number other than zero, (m,) bool."""
-    return rows.flatten(1).any(1)
-
-
-def squared_norm_of_one(vector: Tensor) -> float:
-    """Squared norm of one vector in float32 or float64 on a CPU, in a call or two.
-
-    Within a piece the library's inner product adds in the vector's precision, to 1e-8 of the sum
-    for float32. It is infinite where squares are beyond that precision.
-    """
-    return sum(float(torch.dot(piece, piece)) for piece in vector.split(_DOT_PIECE))
-
-
-def _squared_norms_by_pieces(flat: Tensor) -> Tensor:
-    """Squared norms of rows, (m,) float64, without a copy of the rows in float64.
-
-    Pieces of long rows add in their own precision.
-    """
-    if flat.shape[1] <= _LONG_ROW:
-        return torch.linalg.vector_norm(flat, dim=1).double().square()
-    whole = flat.shape[1] - flat.shape[1] % _NORM_PIECE
-    pieces = flat[:, :whole].unflatten(1, (-1, _NORM_PIECE))
-    squares = torch.linalg.vector_norm(pieces, dim=2).double().square().sum(1)
-    return squares + torch.linalg.vector_norm(flat[:, whole:], dim=1).double().square()
-
-
-def _summed_norm(flat: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(flat, dim=1, dtype=sum_dtype(flat.device))
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Row-wise inner product of (m, k): products in the dtype given, summed in `sum_dtype`.
-
-    Long rows are summed in short pieces first, which halves the time and costs no digit.
-    """
-    k, wide = a.shape[1], sum_dtype(a.device)
-    if a.dtype == torch.float64 or k <= _LONG_ROW:
-        return (a * b).sum(1, dtype=wide)
-    whole = k - k % _PIECE
-    pieces = (a[:, :whole] * b[:, :whole]).reshape(len(a), -1, _PIECE).sum(2)
-    tail = (a[:, whole:] * b[:, whole:]).sum(1, dtype=wide)
-    return pieces.sum(1, dtype=wide) + tail
 
 
 @dataclass
@@ -297,8 +213,8 @@ def gram_norm(activations: Tensor, output_gradients: Tensor) -> tuple[Tensor, Te
     for rows in row_blocks(len(activations), activations.shape[1] ** 2):
         a, g = activations[rows], output_gradients[rows]
         similarity, covariance = (_gram_terms(factor) for factor in (a, g))
-        norms.append(_dot(similarity, covariance))
-        bound = _dot(similarity.abs(), covariance.abs())
+        norms.append(inner_products(similarity, covariance))
+        bound = inner_products(similarity.abs(), covariance.abs())
         least = _LEAST_GRAM_SHARE_OF_HALVES if is_half(a) else _LEAST_GRAM_SHARE
         kept = (norms[-1] >= least * bound) & bound.isfinite()
         trusted.append(kept & ~out_of_range(norms[-1]))

@@ -19,12 +19,9 @@ from skgradood.gradients.contributions import (
     dense_where_distrusted,
     gram_norm,
     in_basis,
-    is_nonzero,
-    out_of_range,
-    row_blocks,
-    squared_norm_of_one,
 )
 from skgradood.gradients.precision import is_half
+from skgradood.gradients.sums import is_nonzero, out_of_range, row_blocks, squared_norm_of_one
 
 # Microseconds a number copied into patches, a multiplication in a batched product and in a
 # convolution kernel, a number of a gradient written and squared, and the start of a kernel; fitted

@@ -16,10 +16,9 @@ from skgradood.gradients.contributions import (
     DenseContribution,
     FactorLayout,
     Factors,
-    row_blocks,
-    sum_of_squares,
 )
 from skgradood.gradients.precision import is_half, sum_dtype
+from skgradood.gradients.sums import row_blocks, sum_of_squares
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,10 @@ def _check_tokens(samples: np.ndarray, model: str, name: str) -> None:
         )
 
 
-_CHECKS = {"image": _check_images, "tokens": _check_tokens}
+_CHECKS: dict[Any, Callable[[np.ndarray, str, str], None]] = {
+    "image": _check_images,
+    "tokens": _check_tokens,
+}
 
 
 def as_module_input(samples: np.ndarray, module: nn.Module, *, name: str = "X") -> Tensor:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from skgradood.gradients.contributions import OuterContribution, sum_of_squares
+from skgradood.gradients.contributions import OuterContribution
+from skgradood.gradients.sums import sum_of_squares
 
 
 # Shorter and longer than the rows that are summed in pieces.
