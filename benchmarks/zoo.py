@@ -186,6 +186,23 @@ class RowMLP(nn.Module):
         return -0.5 * (X - self.net(X)).square().sum(1)
 
 
+class RecurrentModel(nn.Module):
+    """A GRU cell of 256 units that predicts each of 50 steps from those before."""
+
+    def __init__(self, d: int = 32, width: int = 256) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(d, width), nn.Linear(width, d)
+
+    def log_prob(self, X: Tensor) -> Tensor:
+        """(n, 50, d) to (n,)."""
+        state = X.new_zeros(len(X), self.cell.hidden_size)
+        steps = []
+        for x in X.unbind(1):
+            steps.append(x - self.head(state))
+            state = self.cell(x, state)
+        return -0.5 * torch.stack(steps, 1).square().sum((1, 2))
+
+
 def _pixels(*shape: int) -> Callable[[int], Tensor]:
     return lambda n: torch.randint(0, 256, (n, *shape), dtype=torch.uint8)
 
@@ -217,7 +234,14 @@ ZOO = {
     "U-Net": Entry(UNet, lambda n: torch.randn(n, 3, 32, 32)),
     "transformer": Entry(CausalTransformer, lambda n: torch.randint(0, 256, (n, 64))),
     "row MLP": Entry(RowMLP, lambda n: torch.randn(n, 32)),
+    "GRU cell": Entry(RecurrentModel, lambda n: torch.randn(n, 50, 32)),
 }
 
 # For machines with time, or a GPU.
-LARGE = {"Glow, large": Entry(lambda: _glow(32, 3, 512, 3, 32, 32), _pixels(3, 32, 32))}
+LARGE = {
+    "Glow, large": Entry(lambda: _glow(32, 3, 512, 3, 32, 32), _pixels(3, 32, 32)),
+    # The sizes of GPT-2.
+    "transformer, large": Entry(
+        lambda: CausalTransformer(50257, 768, 12), lambda n: torch.randint(0, 50257, (n, 64))
+    ),
+}

@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from skgradood.gradients.precision import is_half, widened
+from skgradood.gradients.precision import whole_precision, widened
 from skgradood.gradients.sums import (
+    BLOCK_NUMBERS,
     inner_products,
     is_nonzero,
+    least_share,
     out_of_range,
     row_blocks,
     sum_of_squares,
 )
-
-# A Gram norm that is a smaller share of its absolute terms than this has lost over three digits,
-# and where terms are in half precision, which has three, over one.
-_LEAST_GRAM_SHARE = 2e-3
-_LEAST_GRAM_SHARE_OF_HALVES = 5e-2
 
 
 class Factors(NamedTuple):
@@ -99,6 +97,15 @@ class Contribution(ABC):
         """Whether their products, in blocks that are not kept, are quicker than `dense`."""
         return False
 
+    def form(self) -> Hashable:
+        """What contributions have in common that can be `joined`; by default nobody else has it."""
+        return id(self)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The sum of several of one form, as one."""
+        raise NotImplementedError(f"{cls.__name__} of several uses cannot be joined")
+
 
 class ProductContribution(Contribution):
     """A sum of products, whose norm may follow from the factors."""
@@ -128,6 +135,16 @@ class DenseContribution(Contribution):
 
     def dense(self, rows: slice) -> Tensor:
         return self.gradients[rows]
+
+    def form(self) -> Hashable:
+        return DenseContribution, self.gradients.dtype
+
+    @classmethod
+    def joined(cls, parts: Sequence[DenseContribution]) -> DenseContribution:
+        total = parts[0].gradients.clone()
+        for part in parts[1:]:
+            total += part.gradients
+        return cls(total)
 
     def squared_norm(self) -> Tensor:
         if self._squared_norm is None:  # a weight may ask for its bias's again
@@ -175,6 +192,16 @@ class OuterContribution(ProductContribution):
     def prefers_factors(self) -> bool:
         return True
 
+    def form(self) -> Hashable:
+        dtypes = self.activations.dtype, self.output_gradients.dtype
+        return OuterContribution, self.shape, self.transposed, dtypes
+
+    @classmethod
+    def joined(cls, parts: Sequence[OuterContribution]) -> OuterContribution:
+        activations = torch.cat([part.activations for part in parts], dim=1)
+        output_gradients = torch.cat([part.output_gradients for part in parts], dim=1)
+        return cls(activations, output_gradients, parts[0].shape, parts[0].transposed)
+
     def _left(self) -> Tensor:
         return self.activations if self.transposed else self.output_gradients
 
@@ -185,9 +212,21 @@ class OuterContribution(ProductContribution):
             of_outputs = self.of_bias or DenseContribution(self.output_gradients)
             return sum_of_squares(self.activations) * of_outputs.squared_norm()
         if self.activations.is_complex() or positions * (n_in + n_out) > n_in * n_out:
-            return super().squared_norm()
+            return self._norms_in_slices()
         norms, trusted = gram_norm(self.activations, self.output_gradients)
         return dense_where_distrusted(self, norms, trusted)
+
+    def _norms_in_slices(self) -> Tensor:
+        """From gradients of as many output features at a time as stay in cache."""
+        n_in, n_out = self.activations.shape[2], self.output_gradients.shape[2]
+        size = max(1, BLOCK_NUMBERS // max(1, n_in))
+        if n_out <= size:
+            return super().squared_norm()
+        parts = [
+            OuterContribution(self.activations, part, torch.Size((part.shape[2], n_in)))
+            for part in self.output_gradients.split(size, dim=2)
+        ]
+        return torch.stack([part.squared_norm() for part in parts]).sum(0)
 
     def is_nonzero(self) -> Tensor:
         return is_nonzero(self.activations) & is_nonzero(self.output_gradients)
@@ -212,18 +251,12 @@ def gram_norm(activations: Tensor, output_gradients: Tensor) -> tuple[Tensor, Te
     norms, trusted = [], []
     for rows in row_blocks(len(activations), activations.shape[1] ** 2):
         a, g = activations[rows], output_gradients[rows]
-        similarity, covariance = (_gram_terms(factor) for factor in (a, g))
+        similarity, covariance = (whole_precision(f @ f.mT).flatten(1) for f in (a, g))
         norms.append(inner_products(similarity, covariance))
         bound = inner_products(similarity.abs(), covariance.abs())
-        least = _LEAST_GRAM_SHARE_OF_HALVES if is_half(a) else _LEAST_GRAM_SHARE
-        kept = (norms[-1] >= least * bound) & bound.isfinite()
+        kept = (norms[-1] >= least_share(a) * bound) & bound.isfinite()
         trusted.append(kept & ~out_of_range(norms[-1]))
     return torch.cat(norms), torch.cat(trusted)
-
-
-def _gram_terms(factor: Tensor) -> Tensor:
-    terms = (factor @ factor.mT).flatten(1)
-    return terms.float() if is_half(terms) else terms
 
 
 def dense_where_distrusted(
@@ -255,6 +288,15 @@ class EmbeddingContribution(Contribution):
         table = g.new_zeros(len(g), self.shape[0], g.shape[2])
         table.scatter_add_(1, indices[..., None].expand_as(g), g)
         return table.reshape(len(g), *self.shape)
+
+    def form(self) -> Hashable:
+        return EmbeddingContribution, self.shape, self.output_gradients.dtype
+
+    @classmethod
+    def joined(cls, parts: Sequence[EmbeddingContribution]) -> EmbeddingContribution:
+        indices = torch.cat([part.indices for part in parts], dim=1)
+        output_gradients = torch.cat([part.output_gradients for part in parts], dim=1)
+        return cls(indices, output_gradients, parts[0].shape)
 
     def squared_norm(self) -> Tensor:
         if self.output_gradients.is_complex() or self.indices.shape[1] > self.shape[0]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, NamedTuple
@@ -97,6 +97,17 @@ class ConvolutionContribution(ProductContribution):
     def factors(self, rows: slice, channels: Tensor | None = None) -> Factors:
         patches, points = self._factors(rows, channels)
         return Factors(points, patches)
+
+    def form(self) -> Hashable:
+        sizes = self.patched.shape[2:], self.pointwise.shape[2:]
+        dtypes = self.patched.dtype, self.pointwise.dtype
+        return ConvolutionContribution, self.shape, self.geometry, sizes, dtypes
+
+    @classmethod
+    def joined(cls, parts: Sequence[ConvolutionContribution]) -> ConvolutionContribution:
+        patched = torch.cat([part.patched for part in parts], dim=1)
+        pointwise = torch.cat([part.pointwise for part in parts], dim=1)
+        return cls(patched, pointwise, parts[0].shape, parts[0].geometry)
 
     def prefers_factors(self) -> bool:
         written = _READ * self.shape[0] * math.prod(self.shape[1:])

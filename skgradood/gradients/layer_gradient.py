@@ -18,6 +18,7 @@ from skgradood.gradients.contributions import (
     Factors,
 )
 from skgradood.gradients.precision import is_half, sum_dtype
+from skgradood.gradients.shared import tied_norms
 from skgradood.gradients.sums import row_blocks, sum_of_squares
 
 
@@ -64,7 +65,13 @@ class LayerGradient:
             return torch.zeros(self.n, dtype=sum_dtype(self.device), device=self.device)
         if len(self.contributions) == 1:
             return self.contributions[0].squared_norm()
-        return torch.cat([sum_of_squares(block) for _, block in self.blocks()])
+        found = tied_norms(self.contributions)
+        if found is None:
+            return torch.cat([sum_of_squares(block) for _, block in self.blocks()])
+        norms, trusted = found
+        for row in (~trusted).nonzero()[:, 0].tolist():
+            norms[row] = sum_of_squares(self.dense(slice(row, row + 1)))[0]
+        return norms
 
     def dense(self, rows: slice = slice(None)) -> Tensor:
         """Gradients of the samples in ``rows``, ``(m, *shape)``; uses sum before anything else."""

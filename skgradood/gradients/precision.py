@@ -61,6 +61,11 @@ def factor_of(tensor: Tensor, parameter: Tensor) -> Tensor:
     return tensor.to(parameter.dtype) if is_slow else tensor
 
 
+def whole_precision(tensor: Tensor) -> Tensor:
+    """A tensor in float32, if it is in half precision."""
+    return tensor.float() if is_half(tensor) else tensor
+
+
 def is_half(tensor: Tensor) -> bool:
     """Whether a tensor has the precision that autocast computes in."""
     return tensor.dtype in HALVES

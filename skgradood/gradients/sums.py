@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from skgradood.gradients.precision import is_half, sum_dtype
+from skgradood.gradients.precision import is_half, sum_dtype, whole_precision
 
 # Dense per-sample gradients are formed in blocks of about this many numbers, to stay in cache.
 BLOCK_NUMBERS = 1 << 21
@@ -18,6 +18,11 @@ _PIECE = 256
 _NORM_PIECE = 1024
 _DOT_PIECE = 1 << 16
 _SINGLE_OR_DOUBLE = (torch.float32, torch.float64)
+
+# A sum that is a smaller share of its absolute terms than this has lost over three digits, and
+# where terms are in half precision, which has three, over one.
+_LEAST_SHARE = 2e-3
+_LEAST_SHARE_OF_HALVES = 5e-2
 
 # Of squares whose sum is smaller, some may have been below the range of float32.
 _LEAST_SUM = 1e-20
@@ -34,8 +39,8 @@ def sum_of_squares(gradients: Tensor) -> Tensor:
     flat = gradients.reshape(gradients.shape[0], -1)
     if flat.is_complex():
         flat = torch.view_as_real(flat).flatten(1)
-    if flat.is_cpu and is_half(flat):
-        flat = flat.float()
+    if flat.is_cpu:
+        flat = whole_precision(flat)
     if not flat.is_cpu or flat.dtype not in _SINGLE_OR_DOUBLE:
         return _summed_norm(flat).square()
     norms = _squared_norms_by_pieces(flat)
@@ -54,6 +59,11 @@ def in_range(sums: Tensor) -> bool:
 def out_of_range(sums: Tensor) -> Tensor:
     """By sums of squares, which of them may miss some that left the range of float32."""
     return (sums < _LEAST_SUM) | ~sums.isfinite()
+
+
+def least_share(factor: Tensor) -> float:
+    """The share of its absolute terms above which a sum of such numbers' products is trusted."""
+    return _LEAST_SHARE_OF_HALVES if is_half(factor) else _LEAST_SHARE
 
 
 def is_nonzero(rows: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from skgradood.gradients.contributions import (
 from skgradood.gradients.errors import StrategyRefused
 from skgradood.gradients.layer_gradient import LayerGradient
 from skgradood.gradients.reducers import Reducer
+from skgradood.gradients.shared import joined
 
 # Rows pushed through a parameter-only graph at once.
 _CARRIED_ROWS = 64
@@ -48,7 +49,7 @@ class Recorder:
         self.reducer = reducer
         self._awaited: Counter[str] = Counter()
         self._received: dict[str, list[Contribution]] = defaultdict(list)
-        self._carried: list[tuple[Use, Contribution]] = []
+        self._carried: dict[int, tuple[Use, list[Contribution]]] = {}
         self._emitted: set[str] = set()
 
     def use(self, tensor: Tensor, leaves: frozenset[str]) -> Use:
@@ -58,7 +59,8 @@ class Recorder:
 
     def receive(self, use: Use, contribution: Contribution) -> None:
         if not self._is_leaf(use):
-            self._carried.append((use, contribution))
+            _, uses = self._carried.setdefault(id(use.tensor), (use, []))
+            uses.append(contribution)
             return
         (name,) = use.leaves
         self._received[name].append(contribution)
@@ -69,12 +71,13 @@ class Recorder:
     def finish(self) -> None:
         """After the backward pass: carry, and hand over what is left."""
         while self._carried:
-            use, contribution = self._carried.pop()
-            for name, carried in zip(
-                sorted(use.leaves), self._carry(use, contribution), strict=True
-            ):
-                if carried is not None:
-                    self._received[name].append(carried)
+            _, (use, contributions) = self._carried.popitem()
+            for contribution in joined(contributions):
+                for name, carried in zip(
+                    sorted(use.leaves), self._carry(use, contribution), strict=True
+                ):
+                    if carried is not None:
+                        self._received[name].append(carried)
         for name in self.parameters:
             if name not in self._emitted:
                 self._emit(name)
@@ -92,7 +95,7 @@ class Recorder:
                 self.n,
                 parameter.dtype,
                 parameter.device,
-                self._received.pop(name, []),
+                joined(self._received.pop(name, [])),
             )
         )
 
