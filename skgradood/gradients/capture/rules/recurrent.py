@@ -202,11 +202,15 @@ def cell(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> An
     # A state of zeros is a constant: theirs row by row.
     x = _by_samples(mode, x, 0, axis)
     state = tuple(_by_samples(mode, part, 0, axis) for part in state)
-    with mode:
-        projected = F.linear(x, options["w_ih"], options["b_ih"])
-        end = _CELLS[function](
-            projected, lambda h: F.linear(h, options["w_hh"], options["b_hh"]), state
-        )
+
+    def product(part: Tensor, side: str) -> Tensor:
+        with mode:
+            return F.linear(part, options[f"w_{side}"], options[f"b_{side}"])
+
+    # Between the products a step knows no parameters, and need not be watched.
+    end = _CELLS[function](product(x, "ih"), partial(product, side="hh"), state)
+    for part in end:
+        mode.mark(part, axis.at(0))
     return end if function is torch.lstm_cell else end[0]
 
 
