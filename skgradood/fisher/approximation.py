@@ -9,9 +9,9 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from skgradood.fisher.squares import accumulated
 from skgradood.gradients import LayerGradient
 from skgradood.gradients.precision import in_float64
+from skgradood.gradients.squares import accumulated
 
 BASES = ("gradients", "activations")
 DAMPING_SCALES = ("mean", "absolute")

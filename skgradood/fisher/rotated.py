@@ -11,11 +11,13 @@ from torch import Tensor
 
 from skgradood.fisher.approximation import Approximation, FisherOptions
 from skgradood.fisher.basis import KroneckerBasis
-from skgradood.fisher.outer import (
+from skgradood.gradients import LayerGradient
+from skgradood.gradients.outer import (
     sum_of_outer_squares_over_rows,
     weighted_sums_of_outer_squares,
 )
-from skgradood.fisher.squares import (
+from skgradood.gradients.precision import sum_dtype, widened
+from skgradood.gradients.squares import (
     SHORT_ROW,
     Products,
     Rows,
@@ -24,8 +26,6 @@ from skgradood.fisher.squares import (
     sum_of_squares_over_rows,
     weighted_sums_of_squares,
 )
-from skgradood.gradients import LayerGradient
-from skgradood.gradients.precision import sum_dtype, widened
 from skgradood.gradients.sums import BLOCK_NUMBERS
 
 # Rotations in float32 leave about this share of the largest eigenvalue in a dead coordinate.

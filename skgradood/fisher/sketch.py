@@ -11,10 +11,10 @@ from torch import Tensor
 from skgradood.fisher.approximation import FisherOptions
 from skgradood.fisher.basis import KroneckerBasis, eigenbasis
 from skgradood.fisher.rotated import Rotated, without_rounding
-from skgradood.fisher.squares import Rows, weighted_sums_of_squares
 from skgradood.fisher.views import mode_sizes
 from skgradood.gradients import LayerGradient
 from skgradood.gradients.precision import in_float64, sum_dtype
+from skgradood.gradients.squares import Rows, weighted_sums_of_squares
 
 _NO_COORDINATES = "the coordinates of a sketch are not the parameter's own"
 

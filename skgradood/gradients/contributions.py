@@ -330,22 +330,3 @@ class AlignedContribution(Contribution):
         layout = [1] * self.gradient.ndim
         layout[self.dim] = -1
         return self.gradient * mine.reshape(len(samples), *layout)
-
-
-@dataclass
-class JacobianContribution(Contribution):
-    """Gradients cJ that reach a leaf through a parameter-only graph with few outputs.
-
-    ``coefficients`` is (n, q), one row a sample; ``jacobian`` (q, *shape).
-    """
-
-    coefficients: Tensor
-    jacobian: Tensor
-
-    def __post_init__(self) -> None:
-        self.n = len(self.coefficients)
-        self.shape = self.jacobian.shape[1:]
-
-    def dense(self, rows: slice) -> Tensor:
-        flat = self.coefficients[rows] @ self.jacobian.reshape(len(self.jacobian), -1)
-        return flat.reshape(len(flat), *self.shape)

@@ -135,13 +135,10 @@ class LayerGradient:
 
 def _converted(contribution: Contribution, dtype: torch.dtype) -> Contribution:
     """The same in a precision, where it is kept in half of it."""
-    halves = {
-        name: value.to(dtype)
-        for name, value in vars(contribution).items()
-        if isinstance(value, Tensor) and is_half(value)
-    }
-    if not halves:
-        return contribution
     converted = copy.copy(contribution)
-    vars(converted).update(halves)
+    for name, value in vars(contribution).items():
+        if isinstance(value, Tensor) and is_half(value):
+            setattr(converted, name, value.to(dtype))
+        elif isinstance(value, Contribution):
+            setattr(converted, name, _converted(value, dtype))
     return converted

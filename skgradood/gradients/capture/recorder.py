@@ -8,11 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from skgradood.gradients.contributions import (
-    Contribution,
-    DenseContribution,
-    JacobianContribution,
-)
+from skgradood.gradients.contributions import Contribution, DenseContribution
+from skgradood.gradients.derived import JacobianContribution, ScaledContribution
 from skgradood.gradients.errors import StrategyRefused
 from skgradood.gradients.layer_gradient import LayerGradient
 from skgradood.gradients.reducers import Reducer
@@ -20,6 +17,8 @@ from skgradood.gradients.shared import joined
 
 # Rows pushed through a parameter-only graph at once.
 _CARRIED_ROWS = 64
+# Of a function of elements, which multiplies a few times.
+_ROUNDINGS = 100
 
 
 @dataclass(eq=False)
@@ -100,6 +99,9 @@ class Recorder:
         )
 
     def _carry(self, use: Use, contribution: Contribution) -> list[Contribution | None]:
+        scale = self._derivative(use)
+        if scale is not None:
+            return [ScaledContribution(contribution, scale)]
         # A Jacobian is linear over the reals only, so it does not serve complex tensors.
         if use.tensor.numel() <= self.n and not use.tensor.is_complex():
             return self._carry_by_jacobian(use, contribution)
@@ -111,6 +113,26 @@ class Recorder:
             DenseContribution(torch.cat(column)) if column[0] is not None else None
             for column in zip(*parts, strict=True)
         ]
+
+    def _derivative(self, use: Use) -> Tensor | None:
+        """The derivative of a function of each element of one leaf, as of a mask or of `exp`.
+
+        None for any other function. Such a one alone multiplies whatever is pulled back through it
+        by the same numbers; random numbers tell.
+        """
+        leaves = [self.parameters[name] for name in use.leaves]
+        if len(leaves) > 1 or leaves[0].shape != use.tensor.shape or use.tensor.is_complex():
+            return None
+        ones = torch.ones_like(use.tensor).detach()
+        generator = torch.Generator(device=ones.device).manual_seed(0)
+        random = torch.randn(ones.shape, generator=generator, dtype=ones.dtype, device=ones.device)
+        (scale,), (pulled,) = (self._pull_back(use, each[None]) for each in (ones, random))
+        if scale is None or pulled is None:
+            return None
+        tolerance = _ROUNDINGS * torch.finfo(ones.dtype).eps
+        expected, largest = scale * random, scale.abs().amax().item() if scale.numel() else 0.0
+        same = torch.allclose(pulled, expected, rtol=tolerance, atol=tolerance * largest)
+        return scale[0] if same else None
 
     def _carry_by_jacobian(self, use: Use, contribution: Contribution) -> list[Contribution | None]:
         size = use.tensor.numel()

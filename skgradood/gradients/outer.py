@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from skgradood.fisher.squares import is_in_range
 from skgradood.gradients.precision import sum_dtype, widened
+from skgradood.gradients.squares import is_in_range
 from skgradood.gradients.sums import in_range, out_of_range
 
 

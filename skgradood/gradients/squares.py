@@ -123,7 +123,7 @@ def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor |
     source : Rows or Products
         Coordinates in float32 or float64; what squares beyond its range is kept.
     weights : sequence of (Tensor of k numbers, or None)
-        Not negative, of the dtype of the coordinates. None: all one.
+        Not negative. None: all one.
 
     Returns
     -------
@@ -144,8 +144,9 @@ def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor |
     if not in_range(sums):
         for sample in (out_of_range(sums).any(0) & source.is_nonzero()).nonzero()[:, 0].tolist():
             squares = source.exactly(sample).square()
-            for total, w in zip(sums, flat, strict=True):
-                total[sample] = squares.sum() if w is None else squares @ w.double()
+            for total, given in zip(sums, weights, strict=True):
+                w = None if given is None else given.reshape(-1).double()
+                total[sample] = squares.sum() if w is None else squares @ w
     return sums
 
 

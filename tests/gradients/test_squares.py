@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from skgradood.fisher import squares
-from skgradood.fisher.squares import (
+from skgradood.gradients import squares
+from skgradood.gradients.squares import (
     Products,
     Rows,
     sum_of_squares_over_rows,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skgradood.fisher.outer import sum_of_outer_squares_over_rows, weighted_sums_of_outer_squares
+from skgradood.gradients.outer import sum_of_outer_squares_over_rows, weighted_sums_of_outer_squares
 
 
 def factors(m, p, q, dtype=torch.float32):
