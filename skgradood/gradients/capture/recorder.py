@@ -120,19 +120,22 @@ class Recorder:
         None for any other function. Such a one alone multiplies whatever is pulled back through it
         by the same numbers; random numbers tell.
         """
-        leaves = [self.parameters[name] for name in use.leaves]
-        if len(leaves) > 1 or leaves[0].shape != use.tensor.shape or use.tensor.is_complex():
+        leaf, *others = (self.parameters[name] for name in use.leaves)
+        is_real = not (leaf.is_complex() or use.tensor.is_complex())
+        if others or leaf.shape != use.tensor.shape or not is_real or not leaf.numel():
             return None
         ones = torch.ones_like(use.tensor).detach()
         generator = torch.Generator(device=ones.device).manual_seed(0)
-        random = torch.randn(ones.shape, generator=generator, dtype=ones.dtype, device=ones.device)
+        random = torch.rand(ones.shape, generator=generator, dtype=ones.dtype, device=ones.device)
         (scale,), (pulled,) = (self._pull_back(use, each[None]) for each in (ones, random))
         if scale is None or pulled is None:
             return None
         tolerance = _ROUNDINGS * torch.finfo(ones.dtype).eps
-        expected, largest = scale * random, scale.abs().amax().item() if scale.numel() else 0.0
-        same = torch.allclose(pulled, expected, rtol=tolerance, atol=tolerance * largest)
-        return scale[0] if same else None
+        expected = scale * random
+        allowed = expected.abs() + torch.linalg.vector_norm(scale, ord=torch.inf)
+        # NaN is not allowed either.
+        is_same = (pulled - expected).abs_() <= allowed.mul_(tolerance)
+        return scale[0] if is_same.all() else None
 
     def _carry_by_jacobian(self, use: Use, contribution: Contribution) -> list[Contribution | None]:
         size = use.tensor.numel()

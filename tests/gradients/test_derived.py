@@ -1,0 +1,171 @@
+"""Parameters that meet data through functions of them: of each element, or of several."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skgradood.gradients import (
+    GradientEngine,
+    LayerGradient,
+    SquaredNorms,
+    layer_gradient_norms,
+    layer_layout,
+)
+from skgradood.gradients.contributions import DenseContribution, OuterContribution
+from skgradood.gradients.derived import JacobianContribution, ScaledContribution
+from tests.gradients.cases import seeded
+
+N, SIZE = 4, 6
+MASK = torch.arange(SIZE)[:, None] >= torch.arange(SIZE)
+
+
+def reversed_in_place(weight: Tensor) -> Tensor:
+    copy = 1 * weight
+    copy[0].copy_(weight[1])
+    return copy
+
+
+def partly(weight: Tensor) -> Tensor:
+    return weight - 1e-3 * weight.mean()
+
+
+OF_ELEMENTS = {
+    "mask": lambda w: w * MASK,
+    "where": lambda w: torch.where(MASK, w, 0.0),
+    "exp": torch.exp,
+    "softplus": F.softplus,
+    "several uses": lambda w: w.tanh() + 3 * w.sigmoid() * w,
+    "zeros": lambda w: 0 * w,
+    "triangle": torch.tril,
+    "clamped": lambda w: w.clamp(-0.1, 0.1),
+    "laid out and back": lambda w: w.T.contiguous().T,
+}
+OF_SEVERAL = {
+    "rows exchanged": lambda w: w.flip(0),
+    "transposed": lambda w: w.T,
+    "centred": lambda w: w - w.mean(),
+    "nearly of elements": partly,
+    "summed up": lambda w: w.cumsum(0),
+    "softmax": lambda w: w.softmax(0),
+    "differences": lambda w: 2 * w - w.roll(1, 0) - w.roll(-1, 0),
+    "product": lambda w: w @ w,
+    "exponential": torch.linalg.matrix_exp,
+    "scaled by a norm": lambda w: w / w.norm(),
+    "a view written on": reversed_in_place,
+}
+
+
+class Derived(nn.Module):
+    """A weight made by a function meets data in some way."""
+
+    def __init__(self, function, way: str) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(seeded((SIZE, SIZE), torch.float64))
+        self.function, self.way = function, way
+
+    def log_prob(self, X: Tensor) -> Tensor:
+        weight = self.function(self.weight)
+        if self.way == "convolution":
+            X = F.conv1d(X.mT, weight[..., None], padding=1).mT
+        elif self.way == "look-up":
+            X = F.embedding(X.abs().sum(-1).long() % SIZE, weight)
+        else:
+            X = F.linear(X, weight)
+        return X.tanh().square().flatten(1).sum(1)
+
+
+class Kinds(SquaredNorms):
+    """Notes of the contributions that come."""
+
+    def begin(self, n: int, device: torch.device) -> None:
+        super().begin(n, device)
+        self.kinds: list[type] = []
+
+    def update(self, gradient: LayerGradient) -> None:
+        self.kinds += [type(contribution) for contribution in gradient.contributions]
+        super().update(gradient)
+
+
+def captured(module: nn.Module, X: Tensor) -> tuple[np.ndarray, list[type]]:
+    norms = Kinds(layer_layout(module))
+    GradientEngine(module, engine="capture", verify=False).run(X, norms)
+    return norms.result(), norms.kinds
+
+
+WAYS = {
+    "row": (N, SIZE),
+    "positions": (N, 3, SIZE),
+    "convolution": (N, 5, SIZE),
+    "look-up": (N, 3, SIZE),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", [*OF_ELEMENTS, *OF_SEVERAL])
+def test_norms_are_those_of_the_leaf(name, way):
+    function = (OF_ELEMENTS | OF_SEVERAL)[name]
+    module, X = Derived(function, way), seeded(WAYS[way], torch.float64)
+    norms, kinds = captured(module, X)
+    if way != "convolution":  # whose weight has one more dimension
+        assert kinds == [ScaledContribution if name in OF_ELEMENTS else DenseContribution]
+    loop = layer_gradient_norms(module, X, engine="loop")
+    np.testing.assert_allclose(norms, loop, rtol=1e-9, atol=1e-12)
+
+
+def test_functions_of_elements_in_single_precision_are_known_too():
+    for name, function in OF_ELEMENTS.items():
+        _, kinds = captured(Derived(function, "row").float(), seeded((N, SIZE), torch.float32))
+        assert kinds == [ScaledContribution], name
+    for name, function in OF_SEVERAL.items():
+        _, kinds = captured(Derived(function, "row").float(), seeded((N, SIZE), torch.float32))
+        assert kinds == [DenseContribution], name
+
+
+@pytest.mark.parametrize("part", ["real", "imag"])
+def test_parts_of_complex_parameters_are_no_functions_of_elements(part):
+    module = Derived(lambda w: getattr(w, part), "row")
+    module.weight = nn.Parameter(torch.view_as_complex(seeded((SIZE, SIZE, 2), torch.float64)))
+    X = seeded((N, SIZE), torch.float64)
+    norms, kinds = captured(module, X)
+    assert kinds != [ScaledContribution]
+    np.testing.assert_allclose(norms, layer_gradient_norms(module, X, engine="loop"), rtol=1e-9)
+
+
+class Scales(nn.Module):
+    """Parameters without elements, and fewer than there are samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.none = nn.Parameter(torch.zeros(0, dtype=torch.float64))
+        self.log_scale = nn.Parameter(seeded((2,), torch.float64))
+        self.order = nn.Parameter(seeded((2,), torch.float64))
+
+    def log_prob(self, X: Tensor) -> Tensor:
+        nothing = self.none.exp().sum()
+        return (X * self.log_scale.exp() + self.order.flip(0) * X**2).sin().sum(1) + nothing
+
+
+def test_small_ones():
+    module, X = Scales(), seeded((5, 2), torch.float64)
+    norms, kinds = captured(module, X)
+    assert kinds == [ScaledContribution, JacobianContribution]
+    np.testing.assert_allclose(norms, layer_gradient_norms(module, X, engine="loop"), rtol=1e-9)
+
+
+@pytest.mark.parametrize("positions", [1, 3])
+@pytest.mark.parametrize("scale", [1e25, 1e-25, 0.0])
+def test_what_leaves_the_range_of_float32_is_kept(positions, scale):
+    factors = (seeded((N, positions, SIZE), torch.float32) for _ in range(2))
+    derived = OuterContribution(*factors, torch.Size((SIZE, SIZE)))
+    derivative = torch.ones(SIZE, SIZE)
+    derivative[2:] = scale
+    contribution = ScaledContribution(derived, derivative)
+    expected = (derived.dense(slice(None)).double() * derivative.double()).flatten(1)
+    torch.testing.assert_close(
+        contribution.squared_norm(), expected.square().sum(1), rtol=1e-5, atol=0
+    )
+    torch.testing.assert_close(contribution.dense(slice(1, 3)).double().flatten(1), expected[1:3])
