@@ -127,6 +127,25 @@ def test_a_broken_image_is_named_or_skipped_and_counted(tmp_path, damage):
     np.testing.assert_array_equal(loaded.data, [ramp(64, 64)])
 
 
+def test_a_file_that_may_not_be_read_is_skipped_like_a_broken_one(tmp_path, monkeypatch):
+    for name in ("good.png", "secret.png"):
+        save(tmp_path / name, ramp())
+    opened = Image.open
+
+    def guarded(path, **options):
+        if path.name == "secret.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, **options)
+
+    monkeypatch.setattr(Image, "open", guarded)
+    with pytest.raises(PermissionError, match=r"secret\.png"):
+        load_images(tmp_path)
+    with pytest.warns(UserWarning, match=r"1 image files .* secret\.png.*denied"):
+        loaded = load_images(tmp_path, on_error="skip")
+    assert loaded.skipped == ["secret.png"]
+    np.testing.assert_array_equal(loaded.data, [ramp()])
+
+
 def test_nothing_to_load(tmp_path):
     (tmp_path / "readme.txt").write_text("x")
     with pytest.raises(ValueError, match=r"no image files \(1 other files were ignored\)"):
@@ -294,8 +313,10 @@ def test_missing_values_are_named(tmp_path, frame, ending):
         load_images(path)
 
 
-def test_a_csv_without_header_loses_no_row(tmp_path):
-    (tmp_path / "bare.csv").write_text("1,1\n3,4\n")
+@pytest.mark.parametrize("line", ["1,1", "1.0,1.0", '"1.00","1.00"'])
+def test_a_csv_without_header_loses_no_row(tmp_path, line):
+    """Not even one that repeats a number, which pandas would rename as a column ("1.0.1")."""
+    (tmp_path / "bare.csv").write_text(f"{line}\n3,4\n")
     loaded = load_images(tmp_path / "bare.csv")
     np.testing.assert_array_equal(loaded.data, [[1, 1], [3, 4]])
     assert loaded.feature_names == ["column_0", "column_1"]
@@ -313,6 +334,9 @@ def test_a_saved_row_index_is_no_feature(tmp_path, frame):
         ("empty.csv", b""),
         ("header.csv", b"a,b\n"),
         ("ragged.csv", b"a,b\n1,2\n1,2,3\n"),
+        # More values than names, of which pandas makes an index, and loses the first column.
+        ("unnamed.csv", b"a,b\n1,2,3\n4,5,6\n"),
+        ("trailing.csv", b"a,b\n1,2,\n3,4,\n"),
         ("binary.csv", b"a,b\n\xff\xfe,2\n"),
         ("no.parquet", b"PAR1 no table PAR1"),
     ],
