@@ -42,11 +42,22 @@ def check_input_kind(samples: np.ndarray, module: Any, *, name: str = "X") -> No
             "module__input_shape=(C, H, W)."
         )
     if samples.dtype != np.uint8:
+        if _on_the_grid(samples):
+            raise ValueError(
+                f"{model} takes images of dtype uint8, but {name} holds their values 0...255 in "
+                "another dtype. Convert it: X.astype(np.uint8)."
+            )
         raise ValueError(
             f"{model} takes images of dtype uint8 with values 0...255, but {name} has dtype "
             f"{samples.dtype}. Convert it: for values in [0, 1], "
             "(255 * X).round().astype(np.uint8)."
         )
+
+
+def _on_the_grid(samples: np.ndarray) -> bool:
+    """Whether these are whole numbers 0...255, and not a picture of 0 and 1 alone."""
+    low, high = samples.min(), samples.max()
+    return low >= 0 and 1 < high <= 255 and np.array_equal(samples, np.rint(samples))
 
 
 def as_module_input(samples: np.ndarray, module: nn.Module, *, name: str = "X") -> Tensor:

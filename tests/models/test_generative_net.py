@@ -252,6 +252,7 @@ def test_modules_that_do_not_keep_to_the_convention(X, module, message):
 
 BAD_INPUT = {
     "float images": (lambda d: d / 255.0, r"takes images of dtype uint8.*has dtype float64"),
+    "integers": (lambda d: d.astype(np.int64), r"in another dtype.*: X\.astype\(np\.uint8\)"),
     "rows": (lambda d: d.reshape(len(d), -1), "is a model of images, but X holds rows"),
     "other size": (lambda d: d[:, :7], r"\(1, 7, 8\).*shape \(1, 8, 8\) were expected"),
     "NaN": (lambda d: np.where(d == d[0, 0, 0], np.nan, d), "row 0 is the first"),
