@@ -53,7 +53,8 @@ def load_files(
 
 def _find_images(root: Path) -> tuple[list[Path], int]:
     """Image files in sorted order, and the number of other files (hidden ones among them)."""
-    files = [path for path in root.rglob("*") if path.is_file()]
+    # A link that leads nowhere is a file that cannot be read, not none.
+    files = [path for path in root.rglob("*") if path.is_file() or not path.exists()]
     images = [
         path
         for path in files

@@ -146,6 +146,15 @@ def test_a_file_that_may_not_be_read_is_skipped_like_a_broken_one(tmp_path, monk
     np.testing.assert_array_equal(loaded.data, [ramp()])
 
 
+def test_a_link_that_leads_nowhere_is_skipped_like_a_broken_file(tmp_path):
+    save(tmp_path / "good.png", ramp())
+    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(FileNotFoundError, match=r"link\.png"):
+        load_images(tmp_path)
+    with pytest.warns(UserWarning, match="1 image files .* skipped"):
+        assert load_images(tmp_path, on_error="skip").skipped == ["link.png"]
+
+
 def test_nothing_to_load(tmp_path):
     (tmp_path / "readme.txt").write_text("x")
     with pytest.raises(ValueError, match=r"no image files \(1 other files were ignored\)"):
@@ -160,7 +169,16 @@ def test_nothing_to_load(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"mode": "grau"}, {"on_error": "ignore"}, {"size": (3,)}, {"size": (0, 4)}]
+    "options",
+    [
+        {"mode": "grau"},
+        {"on_error": "ignore"},
+        {"size": (3,)},
+        {"size": (0, 4)},
+        {"size": 4},
+        {"size": "ab"},
+        {"size": (4.5, 3)},
+    ],
 )
 def test_wrong_options(tmp_path, options):
     with pytest.raises(ValueError, match=next(iter(options))):
