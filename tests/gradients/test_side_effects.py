@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
-import threading
 import warnings
 
 import numpy as np
@@ -14,7 +12,6 @@ import torch
 from torch import nn
 
 from skgradood.gradients import EngineWarning, layer_gradient_norms
-from skgradood.gradients.state import isolated_rng
 from tests.gradients import modules
 from tests.gradients.cases import CASES, SquaredOutput
 
@@ -185,26 +182,3 @@ def test_a_module_that_initialises_itself_is_not_initialised():
     layer_gradient_norms(module, torch.rand(6, 3, generator=torch.Generator()), verify=False)
     assert_same(before, snapshot(module))
     assert module.shift.data_ptr() == memory
-
-
-def test_threads_wait_for_each_other_with_the_global_generator():
-    """Two that were in there together would draw from one seed, and restore one another's."""
-    before = torch.get_rng_state()
-    both_inside = threading.Barrier(2, timeout=0.2)
-    drawn = {}
-
-    def draw(seed):
-        with isolated_rng(seed):
-            with contextlib.suppress(threading.BrokenBarrierError):
-                both_inside.wait()
-            drawn[seed] = torch.rand(3)
-
-    threads = [threading.Thread(target=draw, args=(seed,)) for seed in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for seed in (0, 1):
-        expected = torch.rand(3, generator=torch.Generator().manual_seed(seed))
-        assert torch.equal(drawn[seed], expected)
-    assert torch.equal(torch.get_rng_state(), before)
