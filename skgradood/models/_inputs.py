@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-# Of a column's standard deviation; a smaller rounding error is small beside the training noise.
-_NOTICEABLE = 0.1
-# From here over the fit of GenerativeNet and scikit-learn's wrapper of it to the user's line.
-_TO_THE_USER = 6
 
 
 def parameter_dtype(module: nn.Module) -> torch.dtype:
@@ -48,7 +42,9 @@ def check_input_kind(samples: np.ndarray, module: Any, *, name: str = "X") -> No
             "module__input_shape=(C, H, W)."
         )
     if samples.dtype != np.uint8:
-        if _on_the_grid(samples):
+        low, high = samples.min(), samples.max()
+        # Pictures of 0 and 1 alone may be on either grid.
+        if low >= 0 and 1 < high <= 255 and np.array_equal(samples, np.rint(samples)):
             raise ValueError(
                 f"{model} takes images of dtype uint8, but {name} holds their values 0...255 in "
                 "another dtype. Convert it: X.astype(np.uint8)."
@@ -58,12 +54,6 @@ def check_input_kind(samples: np.ndarray, module: Any, *, name: str = "X") -> No
             f"{samples.dtype}. Convert it: for values in [0, 1], "
             "(255 * X).round().astype(np.uint8)."
         )
-
-
-def _on_the_grid(samples: np.ndarray) -> bool:
-    """Whether these are whole numbers 0...255, and not a picture of 0 and 1 alone."""
-    low, high = samples.min(), samples.max()
-    return low >= 0 and 1 < high <= 255 and np.array_equal(samples, np.rint(samples))
 
 
 def as_module_input(samples: np.ndarray, module: nn.Module, *, name: str = "X") -> Tensor:
@@ -97,30 +87,3 @@ def as_module_input(samples: np.ndarray, module: nn.Module, *, name: str = "X") 
         # torch warns of memory that it must not write to, such as a read-only memory map.
         return torch.from_numpy(np.require(samples, requirements=["C", "W"]))
     return torch.tensor(samples, dtype=parameter_dtype(module))
-
-
-def warn_of_lost_digits(samples: np.ndarray, inputs: Tensor) -> None:
-    """Warn of columns whose differences a module's dtype cannot hold, such as times in seconds.
-
-    Parameters
-    ----------
-    samples : ndarray of shape (n, d) or (n, C, H, W)
-        Before the conversion; only rows are looked at.
-    inputs : Tensor of the same shape
-        After it, on the CPU.
-    """
-    if samples.ndim != 2 or inputs.dtype.itemsize >= samples.dtype.itemsize:
-        return
-    with np.errstate(over="ignore", invalid="ignore"):
-        rounding = np.abs(samples - inputs.numpy()).max(axis=0)
-        moved = rounding > _NOTICEABLE * samples.std(axis=0)
-        lost = np.flatnonzero(moved & (np.ptp(samples, axis=0) > 0))
-    if len(lost):
-        warnings.warn(
-            f"rounding to {str(inputs.dtype).removeprefix('torch.')} moves values of "
-            f"{len(lost)} columns, among them number {lost[0]}, by more than a tenth of the "
-            "column's standard deviation. Standardise the columns before, for instance by "
-            'StandardScaler, or use dtype="float64".',
-            UserWarning,
-            stacklevel=_TO_THE_USER,
-        )
