@@ -37,6 +37,12 @@ class InlierKFold(BaseCrossValidator):
     random_state : int, RandomState or None, default=None
         Seed of the shuffling; an int gives the same folds on every call.
 
+    Notes
+    -----
+    Only folds are free of outliers. A search with scikit-learn's default ``refit=True`` fits its
+    winner on all rows it was given: pass ``refit=False``, and fit a clone of the estimator with
+    ``best_params_`` on inliers.
+
     Examples
     --------
     >>> import numpy as np
@@ -136,7 +142,8 @@ class _OutlierScorer:
             raise ValueError(
                 "this score needs both inliers (+1) and outliers (-1) among the tested rows; got "
                 f"only {np.unique(labels).tolist()}. Cross-validate with InlierKFold, which puts "
-                "both into every test fold."
+                "both into every test fold, and do without scores of training folds, which hold "
+                "inliers alone (return_train_score=False)."
             )
         scores = normality_scores(estimator, X)
         sign, metric = _SCORERS[self.metric]

@@ -234,7 +234,9 @@ def test_errors_are_one_line(arguments, parts, tmp_path, monkeypatch, capsys):
         ["fit", "data"],
         ["fit", "data", "--out", "x.skg", "--model", "nosuchmodel"],
         ["fit", "data", "--out", "x.skg", "--epochs", "0"],
+        ["fit", "data", "--out", "x.skg", "--epochs", "many"],
         ["fit", "data", "--out", "x.skg", "--alpha", "1.5"],
+        ["fit", "data", "--out", "x.skg", "--alpha", "few"],
         ["score", "det.skg"],
         ["report", "det.skg", "data", "--out", "x.html", "--max-shown", "0"],
     ],
@@ -243,7 +245,26 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as exit_info:
         main(arguments)
     assert exit_info.value.code == 2
-    assert "usage: skgradood" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "usage: skgradood" in told
+    assert "invalid _" not in told  # argparse's words for it, with the name of our function
+
+
+def test_a_missing_value_is_named_by_its_row_in_the_file(table, tmp_path, capsys):
+    rows = table.to_numpy(copy=True)
+    rows[123, 1] = np.nan
+    np.save(tmp_path / "rows.npy", rows)
+    assert main(["fit", str(tmp_path / "rows.npy"), "--out", str(tmp_path / "x.skg")]) == 1
+    assert_one_line_error(capsys, "row 123 is the first")
+
+
+@pytest.mark.parametrize("command", [["fit"], ["score", "det.skg"], ["report", "det.skg"]])
+@pytest.mark.parametrize(("out", "told"), [("", "is a folder"), ("no/where", "does not exist")])
+def test_where_the_result_cannot_go_is_known_before_the_data_are_read(
+    command, out, told, tmp_path, capsys
+):
+    assert main([*command, "nosuchdata", "--out", str(tmp_path / out)]) == 1
+    assert_one_line_error(capsys, told, str(tmp_path / out))
 
 
 def test_an_interruption_is_no_traceback(monkeypatch, capsys):

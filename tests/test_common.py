@@ -140,3 +140,25 @@ def test_detectors_agree_with_their_offset(estimator, rows):
     decisions = fitted.decision_function(X)
     np.testing.assert_array_equal(fitted.predict(X), np.where(decisions >= 0, 1, -1))
     np.testing.assert_allclose(decisions, fitted.score_samples(X) - fitted.offset_)
+
+
+REFUSED = {
+    "NaN": np.full((80, 5), np.nan),
+    "constant": np.ones((80, 5)),
+    "huge": np.random.default_rng(0).normal(size=(80, 5)) * 1e300,
+}
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=identifier)
+def test_a_fit_that_fails_leaves_what_was_fitted(estimator, rows):
+    """Not even the number of features changes: the former fit goes on working."""
+    fitted = clone(estimator).fit(np.abs(rows))
+    before = dict(vars(fitted))
+    for X in REFUSED.values():
+        try:
+            clone(estimator).fit(X)
+        except (TypeError, ValueError, RuntimeError):
+            with pytest.raises((TypeError, ValueError, RuntimeError)):
+                fitted.fit(X)
+            assert vars(fitted).keys() == before.keys()
+            assert all(vars(fitted)[name] is value for name, value in before.items())

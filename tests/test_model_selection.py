@@ -168,6 +168,9 @@ def test_scorer_explains_what_it_needs(labelled):
     model = GaussianMixture().fit(X)
     with pytest.raises(ValueError, match="InlierKFold"):
         outlier_scorer()(model, X, np.ones(len(X)))
+    options = {"cv": InlierKFold(3), "scoring": outlier_scorer(), "error_score": "raise"}
+    with pytest.raises(ValueError, match="return_train_score=False"):
+        cross_validate(model, X, y, return_train_score=True, **options)
     with pytest.raises(ValueError, match=r"np.where\(y == 1, -1, 1\)"):
         outlier_scorer()(model, X, (y == -1).astype(int))
     with pytest.raises(TypeError, match=r"StandardScaler.*score_samples, decision_function"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import inspect
 import pkgutil
@@ -99,6 +100,20 @@ def test_docstrings_list_the_parameters_of_the_signature(name):
         return
     section = "Attributes" if is_dataclass(item) else "Parameters"
     assert sorted(listed(doc, section)) == sorted(inspect.signature(item).parameters)
+
+
+# Under one name each, of those that it is public by.
+EXAMPLES = {item: name for name, item in CALLABLES.items() if ">>>" in (inspect.getdoc(item) or "")}
+
+
+@pytest.mark.parametrize("name", EXAMPLES.values())
+def test_examples_in_docstrings_give_what_they_show(name):
+    item = CALLABLES[name]
+    home = inspect.getmodule(item)
+    (example,) = doctest.DocTestFinder(recurse=False).find(item, name, module=home, globs={})
+    told: list[str] = []
+    doctest.DocTestRunner().run(example, out=told.append)
+    assert not told, "".join(told)
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -1,7 +1,8 @@
-"""Samples from a path, in the form that detectors take."""
+"""Samples from a path, in the form that detectors take, and where the result goes."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,3 +38,19 @@ def read_samples(path: str, *, size: list[int] | None = None, **options: Any) ->
         pandas = import_extra("pandas", extra="tables")
         X = pandas.DataFrame(X, columns=data.feature_names)
     return Samples(X, data.names)
+
+
+def check_destination(out: str) -> Path:
+    """Refuse a file that cannot be written: better known before the work than after.
+
+    Raises
+    ------
+    OSError
+        If its folder does not exist, or it is a folder itself.
+    """
+    destination = Path(out)
+    if not destination.absolute().parent.is_dir():
+        raise FileNotFoundError(f"the folder of {out} does not exist")
+    if destination.is_dir():
+        raise IsADirectoryError(f"{out} is a folder; --out takes the name of a file")
+    return destination

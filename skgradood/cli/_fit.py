@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skgradood.cli._console import complain, say
-from skgradood.cli._data import Samples, read_samples
+from skgradood.cli._data import Samples, check_destination, read_samples
 from skgradood.detectors import ConformalDetector
 from skgradood.models import (
     VAE,
@@ -26,6 +25,7 @@ from skgradood.models import (
 )
 from skgradood.persistence import save
 from skgradood.pipeline import make_detector
+from skgradood.utils.validation import check_samples
 
 _MODULES: dict[str, Any] = {
     "vae": VAE,
@@ -70,10 +70,10 @@ def fit(
     **net
         ``epochs``, ``batch_size``, ``lr`` and ``device`` of the training.
     """
-    destination = Path(out)
-    if not destination.absolute().parent.is_dir():  # better known before training than after
-        raise FileNotFoundError(f"the folder of {out} does not exist")
+    destination = check_destination(out)
     samples = read_samples(train, size=size)
+    if not samples.are_images:
+        check_samples(samples.X)  # an error names a row of the file, before rows are shuffled
     module = _choose_module(model, samples)
     training, reference, calibration = _divide(samples.X, seed)
     say(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -97,7 +98,7 @@ def _add_demo(commands: Any) -> None:
         "demo",
         help="train and compare detectors on bundled digits (under a minute, no network)",
         description=(
-            "Train a small VAE on the digits bundled with scikit-learn, print one table of four "
+            "Train a small VAE on the digits bundled with scikit-learn, print one table of five "
             "detectors on out-of-distribution sets, and save one figure."
         ),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -196,16 +197,18 @@ def _add_seed(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return number
+    return int(text)
 
 
 def _share(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
+        raise argparse.ArgumentTypeError(f"{text} is not a number between 0 and 1")
     return number
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from skgradood.cli._console import say
+from skgradood.cli._data import check_destination
 from skgradood.cli._detector import load_with_samples
 from skgradood.inspection import DetectionReport
 
@@ -29,9 +30,10 @@ def report(
     max_shown : int
         How many flagged samples to show at most.
     """
+    destination = check_destination(out)
     calibrated, samples = load_with_samples(detector, data, size=size, on_error=on_error)
     title = f"{Path(data).name} judged by {Path(detector).name}"
     page = DetectionReport.from_detector(calibrated, samples.X, names=samples.names, title=title)
-    page.save(out, max_shown=max_shown)
+    page.save(destination, max_shown=max_shown)
     n_flagged, n = len(page.flagged_), len(samples.names)
     say(f"{n_flagged} of {n} samples are outliers at alpha = {calibrated.alpha:g}; saved {out}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from skgradood.cli._console import say
-from skgradood.cli._data import Samples
+from skgradood.cli._data import Samples, check_destination
 from skgradood.cli._detector import load_with_samples
 from skgradood.detectors import ConformalDetector
 
@@ -32,8 +32,9 @@ def score(*, detector: str, data: str, out: str, size: list[int] | None, on_erro
     on_error : {"raise", "skip"}
         What to do with image files that cannot be read.
     """
+    destination = check_destination(out)
     calibrated, samples = load_with_samples(detector, data, size=size, on_error=on_error)
-    n_outliers = _write(calibrated, samples, Path(out))
+    n_outliers = _write(calibrated, samples, destination)
     n = len(samples.names)
     say(f"{n_outliers} of {n} samples are outliers at alpha = {calibrated.alpha:g}; saved {out}")
 

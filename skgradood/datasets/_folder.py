@@ -35,7 +35,7 @@ def load_files(
     n_ignored: int = 0,
 ) -> Bunch:
     """Decode image files: a first pass over the headers gives the shape of the array."""
-    errors: dict[Path, ValueError] = {}
+    errors: dict[Path, Exception] = {}
     headers = _read_headers(paths, errors, on_error)
     size = size or _common_size(headers, root)
     grey = mode == "grey" or (mode == "auto" and all(header.is_grey for header in headers.values()))
@@ -53,7 +53,8 @@ def load_files(
 
 def _find_images(root: Path) -> tuple[list[Path], int]:
     """Image files in sorted order, and the number of other files (hidden ones among them)."""
-    files = [path for path in root.rglob("*") if path.is_file()]
+    # A link that leads nowhere is a file that cannot be read, not none.
+    files = [path for path in root.rglob("*") if path.is_file() or not path.exists()]
     images = [
         path
         for path in files
@@ -64,13 +65,13 @@ def _find_images(root: Path) -> tuple[list[Path], int]:
 
 
 def _read_headers(
-    paths: Sequence[Path], errors: dict[Path, ValueError], on_error: str
+    paths: Sequence[Path], errors: dict[Path, Exception], on_error: str
 ) -> dict[Path, Header]:
     headers = {}
     for path in paths:
         try:
             headers[path] = read_header(path)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             if on_error == "raise":
                 raise
             errors[path] = error
@@ -93,7 +94,7 @@ def _common_size(headers: dict[Path, Header], root: Path) -> tuple[int, int]:
 
 def _decode_all(
     paths: Sequence[Path],
-    errors: dict[Path, ValueError],
+    errors: dict[Path, Exception],
     on_error: str,
     *,
     grey: bool,
@@ -104,7 +105,7 @@ def _decode_all(
     for path in paths:
         try:
             images[len(kept)] = decode(path, grey=grey, size=size)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             if on_error == "raise":
                 raise
             errors[path] = error
@@ -113,7 +114,7 @@ def _decode_all(
     return images[: len(kept)], kept
 
 
-def _warn_of_losses(headers: dict[Path, Header], errors: dict[Path, ValueError]) -> None:
+def _warn_of_losses(headers: dict[Path, Header], errors: dict[Path, Exception]) -> None:
     if errors:
         path, error = next(iter(errors.items()))
         warnings.warn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 
@@ -32,9 +33,9 @@ def load_images(
     Parameters
     ----------
     path : path-like
-        A folder, searched with its subfolders for image files; one image file; a ``.npy`` file;
-        a ``.npz`` file (its array ``images``, else ``X``, else its only array); a ``.csv`` or
-        ``.parquet`` table.
+        A folder, searched with its subfolders for image files (links to folders are not
+        followed); one image file; a ``.npy`` file; a ``.npz`` file (its array ``images``, else
+        ``X``, else its only array); a ``.csv`` or ``.parquet`` table.
     size : (H, W), optional
         Resize every image to it (bilinear on uint8). Without it the images must have one size.
     mode : {"auto", "grey", "rgb"}, default="auto"
@@ -97,7 +98,10 @@ def _check_options(size: tuple[int, int] | None, mode: str, on_error: str) -> No
         raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(_MODES)}")
     if on_error not in _ON_ERROR:
         raise ValueError(f"unknown on_error {on_error!r}; expected one of {', '.join(_ON_ERROR)}")
-    if size is not None and (len(size) != 2 or min(size) < 1):
+    if size is None:
+        return
+    pair = isinstance(size, (tuple, list)) and len(size) == 2
+    if not pair or not all(isinstance(side, Integral) and side > 0 for side in size):
         raise ValueError(f"size must be (H, W), two positive integers; got {size!r}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -102,4 +103,7 @@ def _severity_option(kind: str, severity: float | None) -> dict[str, float]:
         if severity is not None:
             raise ValueError(f"the perturbation {kind!r} takes no severity; got {severity!r}")
         return {}
-    return {"severity": default if severity is None else float(severity)}
+    chosen = default if severity is None else float(severity)
+    if not math.isfinite(chosen):
+        raise ValueError(f"severity must be a finite number; got {chosen}")
+    return {"severity": chosen}

@@ -38,11 +38,14 @@ def load_table(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def _read_csv(pandas: Any, path: Path) -> Any:
-    frame = pandas.read_csv(path)
-    if all(_is_number(name) for name in frame.columns):
-        # The first line holds numbers: it is a row, and must not be lost as a header.
-        frame = pandas.read_csv(path, header=None)
-        frame.columns = [f"column_{index}" for index in range(frame.shape[1])]
+    # As text, since pandas renames repeated names ("1.0" to "1.0.1"); and two lines, since it takes
+    # for an index what a first row has more of than there are names, and here refuses it.
+    top = pandas.read_csv(path, header=None, nrows=2, dtype=str, keep_default_na=False)
+    if not all(_is_number(name) for name in top.iloc[0]):
+        return pandas.read_csv(path)
+    # The first line holds numbers: it is a row, and must not be lost as a header.
+    frame = pandas.read_csv(path, header=None)
+    frame.columns = [f"column_{index}" for index in range(frame.shape[1])]
     return frame
 
 

@@ -18,6 +18,7 @@ from skgradood.detectors._base import CONTAMINATION_CONSTRAINT, Detector, contam
 from skgradood.detectors._combination import COMBINATIONS
 from skgradood.detectors._reference import ScoreReference
 from skgradood.detectors._shared_steps import fit_detectors, score_detectors
+from skgradood.utils.atomic import untouched_by_failure
 
 
 class CombinedDetector(Detector, _BaseComposition):
@@ -171,17 +172,18 @@ class CombinedDetector(Detector, _BaseComposition):
             )
             reference_samples = _safe_indexing(X, held_out)
         scores = score_detectors(detectors, reference_samples, n_jobs=self.n_jobs)
-        self.detectors_ = detectors
-        self.detector_names_ = names
-        self.reference_scores_ = [
-            _finite_scores(name, values) for name, values in zip(names, scores, strict=True)
-        ]
-        log_p = self._log_p_of_scores(scores)
-        self.correlation_ = _correlation(log_p)
-        if self.contamination == "auto":
-            self.offset_ = contamination_offset(self._combined(log_p), self.contamination)
-        else:
-            self.offset_ = contamination_offset(self.score_samples(X), self.contamination)
+        with untouched_by_failure(self):
+            self.detectors_ = detectors
+            self.detector_names_ = names
+            self.reference_scores_ = [
+                _finite_scores(name, values) for name, values in zip(names, scores, strict=True)
+            ]
+            log_p = self._log_p_of_scores(scores)
+            self.correlation_ = _correlation(log_p)
+            if self.contamination == "auto":
+                self.offset_ = contamination_offset(self._combined(log_p), self.contamination)
+            else:
+                self.offset_ = contamination_offset(self.score_samples(X), self.contamination)
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:

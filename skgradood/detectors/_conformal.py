@@ -169,7 +169,7 @@ class ConformalDetector(Detector):
         Parameters
         ----------
         scores : array-like of shape (n,)
-            What `score_samples` returned.
+            What `score_samples` returned, or else the detector: NaN counts as -inf, as there.
 
         Returns
         -------
@@ -177,6 +177,8 @@ class ConformalDetector(Detector):
             As `p_values`.
         """
         check_is_fitted(self)
+        scores = np.asarray(scores, dtype=np.float64)
+        scores = np.where(np.isnan(scores), -np.inf, scores)  # NaN would sort above all
         n_at_most = np.searchsorted(self.calibration_scores_, scores, side="right")
         return _p_value(n_at_most, len(self.calibration_scores_))
 

@@ -72,11 +72,14 @@ class InputScores:
         # Some values rise and others fall: whichever way a module rounds, it shows.
         generator = torch.Generator().manual_seed(0)
         signs = 2.0 * torch.randint(0, 2, X.shape, generator=generator).to(X) - 1
-        step = _RELATIVE_STEP * (1 + X.abs().amax()) * signs
-        slopes = (exact(X) * step).flatten(1)
+        scores = exact(X)
+        # Where the log-likelihood is steep it bends within a short way, whatever the values are.
+        step = _RELATIVE_STEP * torch.minimum(1 + X.abs().amax(), 1 / scores.abs().amax()) * signs
+        ends = X + step, X - step
+        slopes = (scores * (ends[0] - ends[1]) / 2).flatten(1)
         seeds = self.log_likelihood.row_seeds(X)
         with torch.no_grad():
-            above, below = (self._values(exact.module, X + way * step, seeds) for way in (1, -1))
+            above, below = (self._values(exact.module, end, seeds) for end in ends)
         error = ((above - below) / 2 - slopes.sum(1)).abs()
         wrong = error.isfinite() & (error > _TOLERANCE * slopes.abs().sum(1))
         if bool((wrong | slopes.isnan().any(1)).any()):

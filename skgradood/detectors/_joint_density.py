@@ -22,6 +22,7 @@ from skgradood.detectors._columns import (
 from skgradood.detectors._dependence import DEPENDENCES, SHRINKAGES
 from skgradood.detectors._marginals import CHI2_FITS, MARGINALS
 from skgradood.detectors._tails import TAILS
+from skgradood.utils.atomic import untouched_by_failure
 
 _SMALLEST_POSITIVE = np.finfo(np.float64).tiny
 # Squared norms are about as skewed as a chi-square variable with 2 degrees of freedom, or more.
@@ -161,30 +162,33 @@ class ChiSquareJointDensity(Detector):
             For fewer than two finite rows, no column that varies, negative values where squared
             norms are expected, or a singular empirical covariance.
         """
-        X = validate_data(self, X, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2)
-        X = finite_rows(self, X)
-        self._refuse_negative(X)
-        self.floor_ = self._zero_floor(X)
-        X = np.maximum(X, self.floor_)
-        self.support_ = MARGINALS[self.marginal].relative_spread(X) > MIN_SPREAD
-        self.dropped_features_ = dropped_columns(self, self.support_)
-        columns = X[:, self.support_]
-        fit_options: dict[str, dict[str, str]] = {
-            "chi2": {"method": self.chi2_fit},
-            "gaussian": {"covariance": self.covariance},
-        }
-        marginal = MARGINALS[self.marginal].fit(columns, **fit_options.get(self.marginal, {}))
-        normal_scores = marginal.normal_score(columns)
-        dependence = DEPENDENCES[self.dependence].fit(
-            normal_scores, **fit_options.get(self.dependence, {})
-        )
-        if self.marginal == "normal":
-            _warn_if_squared_norms(columns, normal_scores)
-        # Fitted state is kept as plain arrays, so that it can be saved without pickling.
-        for name, value in (vars(marginal) | vars(dependence)).items():
-            setattr(self, f"{name}_", value)
-        scores = TAILS[self.tail](columns, marginal, dependence)
-        self.offset_ = contamination_offset(scores, self.contamination)
+        with untouched_by_failure(self):
+            X = validate_data(
+                self, X, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2
+            )
+            X = finite_rows(self, X)
+            self._refuse_negative(X)
+            self.floor_ = self._zero_floor(X)
+            X = np.maximum(X, self.floor_)
+            self.support_ = MARGINALS[self.marginal].relative_spread(X) > MIN_SPREAD
+            self.dropped_features_ = dropped_columns(self, self.support_)
+            columns = X[:, self.support_]
+            fit_options: dict[str, dict[str, str]] = {
+                "chi2": {"method": self.chi2_fit},
+                "gaussian": {"covariance": self.covariance},
+            }
+            marginal = MARGINALS[self.marginal].fit(columns, **fit_options.get(self.marginal, {}))
+            normal_scores = marginal.normal_score(columns)
+            dependence = DEPENDENCES[self.dependence].fit(
+                normal_scores, **fit_options.get(self.dependence, {})
+            )
+            if self.marginal == "normal":
+                _warn_if_squared_norms(columns, normal_scores)
+            # Fitted state is kept as plain arrays, so that it can be saved without pickling.
+            for name, value in (vars(marginal) | vars(dependence)).items():
+                setattr(self, f"{name}_", value)
+            scores = TAILS[self.tail](columns, marginal, dependence)
+            self.offset_ = contamination_offset(scores, self.contamination)
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:

@@ -173,7 +173,7 @@ class RandomNetworkDistillationDetector(SampleDetector):
             samples, group_size = self._take(X, reset=True)
             sets = [samples, *self._blurred(samples)]
             self.input_shape_ = samples.shape[1:]
-            self._is_bytes = samples.dtype == np.uint8
+            self._is_bytes = samples.ndim == 4 and samples.dtype == np.uint8
             self.location_ = samples.mean(axis=0, dtype=np.float64)
             self.scale_ = np.maximum(samples.std(axis=0, dtype=np.float64), _SMALLEST_DEVIATION)
             device = resolve_device(self.device)

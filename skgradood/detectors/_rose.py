@@ -20,6 +20,7 @@ from skgradood.detectors._columns import (
     finite_rows,
 )
 from skgradood.detectors._marginals import NormalMarginal
+from skgradood.utils.atomic import untouched_by_failure
 
 
 class RoseDetector(Detector):
@@ -123,20 +124,23 @@ class RoseDetector(Detector):
             For fewer than two finite rows, no column that varies, or weights that are negative,
             not finite, of another number, for unknown columns, or 0 wherever a column varies.
         """
-        X = validate_data(self, X, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2)
-        weights = self._checked_weights()
-        X = finite_rows(self, X)
-        self.support_ = NormalMarginal.relative_spread(X) > MIN_SPREAD
-        self.dropped_features_ = dropped_columns(self, self.support_)
-        self.weights_ = weights[self.support_]
-        if not self.weights_.any():
-            raise ValueError(
-                "the weights are 0 for every column that varies over the training rows; at least "
-                "one must be positive"
+        with untouched_by_failure(self):
+            X = validate_data(
+                self, X, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2
             )
-        marginal = NormalMarginal.fit(X[:, self.support_])
-        self.location_, self.scale_ = marginal.location, marginal.scale
-        self.offset_ = contamination_offset(self._scores(X), self.contamination)
+            weights = self._checked_weights()
+            X = finite_rows(self, X)
+            self.support_ = NormalMarginal.relative_spread(X) > MIN_SPREAD
+            self.dropped_features_ = dropped_columns(self, self.support_)
+            self.weights_ = weights[self.support_]
+            if not self.weights_.any():
+                raise ValueError(
+                    "the weights are 0 for every column that varies over the training rows; at "
+                    "least one must be positive"
+                )
+            marginal = NormalMarginal.fit(X[:, self.support_])
+            self.location_, self.scale_ = marginal.location, marginal.scale
+            self.offset_ = contamination_offset(self._scores(X), self.contamination)
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:

@@ -18,6 +18,7 @@ from skgradood.detectors._base import CONTAMINATION_CONSTRAINT, Detector, contam
 from skgradood.detectors._columns import MIN_SPREAD, column_names, finite_rows
 from skgradood.detectors._marginals import CHI2_FITS
 from skgradood.detectors._trend import Trend
+from skgradood.utils.atomic import untouched_by_failure
 
 
 class ScoreTestDetector(Detector):
@@ -139,21 +140,24 @@ class ScoreTestDetector(Detector):
             ``reference="chi2"`` without ``df`` or with ``given``, or a column ``given`` that is
             not there.
         """
-        X = validate_data(self, X, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2)
-        rows = finite_rows(self, X)
-        self._fit_trend(rows)
-        log_sums = self._log_statistic(rows)
-        if self.reference == "chi2":
-            if self.df is None:
-                raise ValueError(
-                    'reference="chi2" needs df, the degrees of freedom: the number of parameters, '
-                    "or of dimensions in which the Fisher matrix does not vanish. "
-                    'reference="fitted" estimates it.'
-                )
-            self.scale_, self.df_ = 1.0, float(self.df)
-        else:
-            self.scale_, self.df_ = self._fitted_reference(log_sums)
-        self.offset_ = contamination_offset(self._log_p(log_sums), self.contamination)
+        with untouched_by_failure(self):
+            X = validate_data(
+                self, X, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2
+            )
+            rows = finite_rows(self, X)
+            self._fit_trend(rows)
+            log_sums = self._log_statistic(rows)
+            if self.reference == "chi2":
+                if self.df is None:
+                    raise ValueError(
+                        'reference="chi2" needs df, the degrees of freedom: the number of '
+                        "parameters, or of dimensions in which the Fisher matrix does not vanish. "
+                        'reference="fitted" estimates it.'
+                    )
+                self.scale_, self.df_ = 1.0, float(self.df)
+            else:
+                self.scale_, self.df_ = self._fitted_reference(log_sums)
+            self.offset_ = contamination_offset(self._log_p(log_sums), self.contamination)
         return self
 
     def statistic(self, X: Any) -> np.ndarray:

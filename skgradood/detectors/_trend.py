@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.polynomial import Polynomial
 
 _DEGREE = 2
 
@@ -30,14 +29,18 @@ class Trend:
         """Least squares, of a lower degree where the covariate has few values."""
         covariate_range = np.array([covariate.min(), covariate.max()])
         degree = min(_DEGREE, len(np.unique(covariate)) - 1)
-        if degree == 0:
-            return cls(np.array([values.mean()]), covariate_range)
-        fitted = Polynomial.fit(covariate, values, degree, domain=covariate_range)
-        return cls(np.asarray(fitted.coef), covariate_range)
+        position = _position(covariate, covariate_range)
+        return cls(np.polynomial.polynomial.polyfit(position, values, degree), covariate_range)
 
     def __call__(self, covariate: np.ndarray) -> np.ndarray:
         """Expected values, (n,)."""
-        low, high = self.covariate_range
-        width = high - low or 1.0
-        position = 2 * (np.clip(covariate, low, high) - low) / width - 1
+        position = _position(covariate, self.covariate_range)
         return np.polynomial.polynomial.polyval(position, self.coefficients)
+
+
+def _position(covariate: np.ndarray, covariate_range: np.ndarray) -> np.ndarray:
+    """Map the range to [-1, 1], and what lies outside to its ends."""
+    low, high = covariate_range
+    width = high - low or 1.0
+    # Divided before it is doubled: of a range below the normal numbers, 2 / width is infinite.
+    return 2 * ((np.clip(covariate, low, high) - low) / width) - 1

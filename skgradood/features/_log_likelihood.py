@@ -17,6 +17,7 @@ from skgradood.features._layer_features import LOG_LIKELIHOOD
 from skgradood.models._evaluation import log_likelihood_contributions, log_likelihoods
 from skgradood.models._fitted import fit_likelihood
 from skgradood.models._portable import PortableState
+from skgradood.utils.atomic import untouched_by_failure
 from skgradood.utils.groups import split_groups
 from skgradood.utils.seeds import fixed_seed
 from skgradood.utils.validation import check_and_remember_samples
@@ -138,14 +139,15 @@ class LogLikelihoodTransformer(PortableState, TransformerMixin, BaseEstimator):
                 "contributions=True gives the parts of log_prob(X); leave log_likelihood at "
                 f'"log_prob"; got {self.log_likelihood!r}'
             )
-        samples, _ = self._samples(X, reset=True)
-        model = fit_likelihood(
-            self.estimator, self._ungrouped(X)[0], log_likelihood=self.log_likelihood
-        )
-        model.prepare(samples[:1], reset=True)
-        self._seed = fixed_seed(self.random_state)
-        self.likelihood_model_ = model
-        self.n_columns_ = self._contributions(samples[:1]).shape[1] if self.contributions else 1
+        with untouched_by_failure(self):
+            samples, _ = self._samples(X, reset=True)
+            model = fit_likelihood(
+                self.estimator, self._ungrouped(X)[0], log_likelihood=self.log_likelihood
+            )
+            model.prepare(samples[:1], reset=True)
+            self._seed = fixed_seed(self.random_state)
+            self.likelihood_model_ = model
+            self.n_columns_ = self._contributions(samples[:1]).shape[1] if self.contributions else 1
         return self
 
     def transform(self, X: Any) -> np.ndarray:

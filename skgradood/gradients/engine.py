@@ -134,8 +134,8 @@ class GradientEngine:
         start = 0
         with (
             torch.inference_mode(False),
-            evaluation_state(self.module, self.parameters),
             isolated_rng(),
+            evaluation_state(self.module, self.parameters),
         ):
             # A tensor made in inference mode cannot be saved for backward; a copy can.
             X = X.clone() if X.is_inference() else X.detach()

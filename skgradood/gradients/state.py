@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Container, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -11,32 +12,38 @@ import torch
 from torch import nn
 
 _KNOWN_TO_NUMPY = (torch.float32, torch.float64, torch.int64, torch.bool)
+# The generators belong to the process: two threads at once would draw from each other's seed, and
+# put back what the other had set.
+_one_thread = threading.RLock()
 
 
 @contextmanager
 def isolated_rng(seed: int | None = None) -> Iterator[None]:
     """Run a block with torch's global generators seeded, and restore them afterwards.
 
+    One thread at a time runs such a block; others wait for it.
+
     Parameters
     ----------
     seed : int, optional
         Seed of all of them inside the block. None keeps their present state.
     """
-    cpu_state, cuda_states, mps_states = torch.get_rng_state(), _cuda_states(), _mps_states()
-    try:
-        if seed is not None:
-            torch.default_generator.manual_seed(seed)
+    with _one_thread:
+        cpu_state, cuda_states, mps_states = torch.get_rng_state(), _cuda_states(), _mps_states()
+        try:
+            if seed is not None:
+                torch.default_generator.manual_seed(seed)
+                if cuda_states:
+                    torch.cuda.manual_seed_all(seed)
+                if mps_states:
+                    torch.mps.manual_seed(seed)
+            yield
+        finally:
+            torch.set_rng_state(cpu_state)
             if cuda_states:
-                torch.cuda.manual_seed_all(seed)
-            if mps_states:
-                torch.mps.manual_seed(seed)
-        yield
-    finally:
-        torch.set_rng_state(cpu_state)
-        if cuda_states:
-            torch.cuda.set_rng_state_all(cuda_states)
-        for state in mps_states:
-            torch.mps.set_rng_state(state)
+                torch.cuda.set_rng_state_all(cuda_states)
+            for state in mps_states:
+                torch.mps.set_rng_state(state)
 
 
 def global_rng_states() -> list[torch.Tensor]:

@@ -161,7 +161,7 @@ def module_at_rest(
     home = model.device if device is None else resolve_device(device)
     moved = home.type != model.device.type or home.index not in (None, model.device.index)
     module = copy_of(model.module).to(home) if moved else model.module
-    with torch.inference_mode(False), evaluation_state(module), isolated_rng():
+    with torch.inference_mode(False), isolated_rng(), evaluation_state(module):
         yield module, home
 
 

@@ -48,6 +48,13 @@ def _check_images(samples: np.ndarray, model: str, name: str) -> None:
             "module__input_shape=(C, H, W)."
         )
     if samples.dtype != np.uint8:
+        low, high = samples.min(), samples.max()
+        # Pictures of 0 and 1 alone may be on either grid.
+        if low >= 0 and 1 < high <= 255 and np.array_equal(samples, np.rint(samples)):
+            raise ValueError(
+                f"{model} takes images of dtype uint8, but {name} holds their values 0...255 in "
+                "another dtype. Convert it: X.astype(np.uint8)."
+            )
         raise ValueError(
             f"{model} takes images of dtype uint8 with values 0...255, but {name} has dtype "
             f"{samples.dtype}. Convert it: for values in [0, 1], "

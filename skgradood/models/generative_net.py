@@ -25,6 +25,7 @@ from skgradood.models._batches import (
 from skgradood.models._classes import encode_labels, find_classes, is_class_conditional
 from skgradood.models._inputs import as_module_input, check_input_kind
 from skgradood.models._keywords import HandsOn, arguments_for, check_keywords
+from skgradood.models._lost_digits import warn_of_lost_digits
 from skgradood.models._outliers import OUTLIER_LOSSES, OutlierTrainer, outlier_source
 from skgradood.models._pretrained import copy_weights
 from skgradood.models._trained import TrainedModule
@@ -255,6 +256,7 @@ class GenerativeNet(_state.NetState, TrainedModule, DensityMixin, HandsOn):
             else:
                 module = copy_of(self.module_)
             inputs = as_module_input(samples, module)
+            warn_of_lost_digits(samples, inputs)
             labels = self._number_labels(y, len(samples), module, fresh=fresh)
             module = module.to(device)
             initialize = getattr(module, "initialize", None)

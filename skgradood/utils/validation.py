@@ -74,7 +74,11 @@ def _as_numeric_array(X: Any, name: str) -> np.ndarray:
             "Use '.toarray()' to convert to a dense numpy array."
         )
     if hasattr(X, "detach") and hasattr(X, "cpu"):  # a torch tensor, without importing torch
-        X = X.detach().cpu().numpy()
+        X = X.detach().cpu()
+        try:
+            X = X.numpy()
+        except TypeError:  # NumPy has no bfloat16
+            X = X.double().numpy()
     try:
         array = np.asarray(X)
     except ValueError as error:

@@ -127,6 +127,34 @@ def test_a_broken_image_is_named_or_skipped_and_counted(tmp_path, damage):
     np.testing.assert_array_equal(loaded.data, [ramp(64, 64)])
 
 
+def test_a_file_that_may_not_be_read_is_skipped_like_a_broken_one(tmp_path, monkeypatch):
+    for name in ("good.png", "secret.png"):
+        save(tmp_path / name, ramp())
+    opened = Image.open
+
+    def guarded(path, **options):
+        if path.name == "secret.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, **options)
+
+    monkeypatch.setattr(Image, "open", guarded)
+    with pytest.raises(PermissionError, match=r"secret\.png"):
+        load_images(tmp_path)
+    with pytest.warns(UserWarning, match=r"1 image files .* secret\.png.*denied"):
+        loaded = load_images(tmp_path, on_error="skip")
+    assert loaded.skipped == ["secret.png"]
+    np.testing.assert_array_equal(loaded.data, [ramp()])
+
+
+def test_a_link_that_leads_nowhere_is_skipped_like_a_broken_file(tmp_path):
+    save(tmp_path / "good.png", ramp())
+    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(FileNotFoundError, match=r"link\.png"):
+        load_images(tmp_path)
+    with pytest.warns(UserWarning, match="1 image files .* skipped"):
+        assert load_images(tmp_path, on_error="skip").skipped == ["link.png"]
+
+
 def test_nothing_to_load(tmp_path):
     (tmp_path / "readme.txt").write_text("x")
     with pytest.raises(ValueError, match=r"no image files \(1 other files were ignored\)"):
@@ -141,7 +169,16 @@ def test_nothing_to_load(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"mode": "grau"}, {"on_error": "ignore"}, {"size": (3,)}, {"size": (0, 4)}]
+    "options",
+    [
+        {"mode": "grau"},
+        {"on_error": "ignore"},
+        {"size": (3,)},
+        {"size": (0, 4)},
+        {"size": 4},
+        {"size": "ab"},
+        {"size": (4.5, 3)},
+    ],
 )
 def test_wrong_options(tmp_path, options):
     with pytest.raises(ValueError, match=next(iter(options))):
@@ -294,8 +331,10 @@ def test_missing_values_are_named(tmp_path, frame, ending):
         load_images(path)
 
 
-def test_a_csv_without_header_loses_no_row(tmp_path):
-    (tmp_path / "bare.csv").write_text("1,1\n3,4\n")
+@pytest.mark.parametrize("line", ["1,1", "1.0,1.0", '"1.00","1.00"'])
+def test_a_csv_without_header_loses_no_row(tmp_path, line):
+    """Not even one that repeats a number, which pandas would rename as a column ("1.0.1")."""
+    (tmp_path / "bare.csv").write_text(f"{line}\n3,4\n")
     loaded = load_images(tmp_path / "bare.csv")
     np.testing.assert_array_equal(loaded.data, [[1, 1], [3, 4]])
     assert loaded.feature_names == ["column_0", "column_1"]
@@ -313,6 +352,9 @@ def test_a_saved_row_index_is_no_feature(tmp_path, frame):
         ("empty.csv", b""),
         ("header.csv", b"a,b\n"),
         ("ragged.csv", b"a,b\n1,2\n1,2,3\n"),
+        # More values than names, of which pandas makes an index, and loses the first column.
+        ("unnamed.csv", b"a,b\n1,2,3\n4,5,6\n"),
+        ("trailing.csv", b"a,b\n1,2,\n3,4,\n"),
         ("binary.csv", b"a,b\n\xff\xfe,2\n"),
         ("no.parquet", b"PAR1 no table PAR1"),
     ],

@@ -61,6 +61,13 @@ def test_severity_where_there_is_none(images):
         perturb(images, "inversion", severity=1)
 
 
+@pytest.mark.parametrize("kind", ["rotation", "brightness", "gaussian_blur"])
+@pytest.mark.parametrize("severity", [np.nan, np.inf])
+def test_severity_is_a_number(images, kind, severity):
+    with pytest.raises(ValueError, match="severity must be a finite number"):
+        perturb(images, kind, severity=severity)
+
+
 @pytest.mark.parametrize(
     ("kind", "severity"), [("svd_blur", 1.5), ("fourier_phase", -1), ("gaussian_noise", -3)]
 )

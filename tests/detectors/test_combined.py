@@ -142,8 +142,10 @@ def test_reference_scores_that_are_not_finite_are_left_out():
     assert np.isfinite(detector.correlation_).all()
     assert np.isfinite(detector.offset_)
     train[:, 0] = np.nan
+    before = dict(vars(detector))
     with pytest.raises(ValueError, match="'column0' gives no finite score to any of the 200"):
-        CombinedDetector(columns(), random_state=0).fit(train)
+        detector.fit(train)
+    assert all(vars(detector)[name] is value for name, value in before.items())
 
 
 @settings(max_examples=20, deadline=None)

@@ -91,6 +91,7 @@ def test_predict_p_values_and_decisions_agree_in_every_case(calibration, test, a
     scores = np.nan_to_num(samples[:, 0], nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     by_hand = [(1 + sum(known <= s)) / (len(known) + 1) for s in scores]
     np.testing.assert_array_equal(p_values, by_hand)
+    np.testing.assert_array_equal(detector.p_values_of_scores(samples[:, 0]), by_hand)
     np.testing.assert_array_equal(detector.predict(samples), np.where(p_values <= alpha, -1, 1))
     assert not np.isnan(decision).any()
     np.testing.assert_array_equal(decision < 0, p_values <= alpha)

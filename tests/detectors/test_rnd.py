@@ -144,6 +144,15 @@ def test_only_bytes_of_images_are_blurred(digits, rng):
     assert np.isfinite(of_floats.score_samples(digits.test[:5] / 255.0)).all()
 
 
+def test_rows_of_any_dtype_are_the_same_rows(rng):
+    rows = rng.integers(0, 9, size=(40, 3))
+    scores = [
+        RandomNetworkDistillationDetector(blur=None, **SMALL).fit(X).score_samples(X)
+        for X in (rows.astype(np.uint8), rows.astype(np.float64))
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
 def test_extreme_and_constant_input_never_becomes_nan(rng, digits):
     rows = RandomNetworkDistillationDetector(blur=None, **SMALL).fit(rng.normal(size=(30, 3)))
     scores = rows.score_samples([[1e308, -1e308, 1e308], [1e200, 0, 0], [0, 0, 0]])

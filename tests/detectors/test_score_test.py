@@ -192,6 +192,14 @@ def test_the_trend_is_the_least_squares_parabola_and_constant_beyond_the_trainin
     np.testing.assert_allclose(detector.statistic(beyond), detector.statistic(end))
 
 
+def test_the_trend_knows_no_unit_however_small():
+    X = with_covariate(300, np.random.default_rng(1))
+    expected = ScoreTestDetector(given=1).fit(X).score_samples(X)
+    X[:, 1] *= 2.0**-1060  # its range is below the normal numbers
+    scores = ScoreTestDetector(given=1).fit(X).score_samples(X)
+    np.testing.assert_allclose(scores, expected, rtol=1e-3)
+
+
 def test_the_covariate_may_be_named_and_must_be_there():
     pd = pytest.importorskip("pandas")
     X = with_covariate(100, np.random.default_rng(2))

@@ -195,6 +195,16 @@ def test_what_is_not_smooth_in_the_sample_is_refused(rng):
         SteinDiscrepancyDetector(Rounding()).fit(np.array([[1.0, 2.0], [0.0, 3.0]]))
 
 
+@pytest.mark.parametrize(
+    ("scale", "shift"), [([1, 1, 1e4], 0.0), ([1, 1, 1], 1e6), ([1, 1, 1e-3], 0.0)]
+)
+def test_rectifiers_are_smooth_enough_whatever_the_unit_of_the_columns(rng, scale, shift):
+    """The difference quotients take steps that are short beside the distribution's width."""
+    X = rng.normal(size=(200, 3)) * scale + shift
+    net = GenerativeNet(RealNVP, max_epochs=1, dtype="float64", random_state=0)
+    assert np.isfinite(SteinDiscrepancyDetector(net).fit(X).score_samples(X)).all()
+
+
 class Noisy(nn.Module):
     """A log-likelihood that draws noise for every sample."""
 

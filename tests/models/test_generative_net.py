@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -252,6 +253,7 @@ def test_modules_that_do_not_keep_to_the_convention(X, module, message):
 
 BAD_INPUT = {
     "float images": (lambda d: d / 255.0, r"takes images of dtype uint8.*has dtype float64"),
+    "integers": (lambda d: d.astype(np.int64), r"in another dtype.*: X\.astype\(np\.uint8\)"),
     "rows": (lambda d: d.reshape(len(d), -1), "is a model of images, but X holds rows"),
     "other size": (lambda d: d[:, :7], r"\(1, 7, 8\).*shape \(1, 8, 8\) were expected"),
     "NaN": (lambda d: np.where(d == d[0, 0, 0], np.nan, d), "row 0 is the first"),
@@ -264,6 +266,21 @@ def test_bad_images_are_refused(digits, case):
     net = small_vae().fit(digits)
     with pytest.raises(ValueError, match=message):
         net.score_samples(change(digits)) if case == "other size" else net.fit(change(digits))
+
+
+def test_columns_too_far_from_zero_for_float32_are_told(X):
+    far = X + np.array([0, 0, 1e9])
+    with pytest.warns(
+        UserWarning, match=r"float32 .* 1 columns, among them number 2, .*float64"
+    ) as told:
+        GenerativeNet(DiagonalGaussian, max_epochs=1, random_state=0).fit(far)
+    assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GenerativeNet(DiagonalGaussian, max_epochs=1, dtype="float64", random_state=0).fit(far)
+        GenerativeNet(DiagonalGaussian, max_epochs=1, random_state=0).fit(X + 1e4)
+        constant = np.column_stack([X, np.full(len(X), 0.1)])
+        GenerativeNet(DiagonalGaussian, max_epochs=1, random_state=0).fit(constant)
 
 
 def test_uint8_rows_are_rows_to_a_model_of_rows(X):

@@ -26,6 +26,7 @@ ACCEPTED = {
     "without channels": (GREY[:, 0], {}, (5, 1, 8, 6), np.uint8),
     "a list of images": (list(IMAGES), {}, (5, 3, 8, 6), np.uint8),
     "a tensor": (torch.from_numpy(IMAGES), {}, (5, 3, 8, 6), np.uint8),
+    "a bfloat16 tensor": (torch.ones(4, 3, dtype=torch.bfloat16), {}, (4, 3), np.float64),
     "flat rows": (IMAGES.reshape(5, -1), {"input_shape": (3, 8, 6)}, (5, 3, 8, 6), np.uint8),
     "float images": (IMAGES / 255, {"input_shape": (3, 8, 6)}, (5, 3, 8, 6), np.float64),
 }
