@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -111,6 +112,8 @@ def _shape_key(function: Callable, args: tuple, kwargs: dict[str, Any], axes: Ax
     if any(axis.owners is not None for axis in axes.values()):
         return None
     if any(_is_index(tensor) and id(tensor) not in axes for tensor in tensors):
+        return None
+    if any(isinstance(leaf, np.ndarray) for leaf in leaves):
         return None
     parts = [
         (tuple(leaf.shape), leaf.dtype, axes.get(id(leaf)))

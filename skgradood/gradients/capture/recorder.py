@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,10 @@ class Use:
     recorder: Recorder
     tensor: Tensor
     leaves: frozenset[str]
+    version: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.version = self.tensor._version
 
     def deliver(self, contribution: Contribution) -> None:
         """Called once, by the backward pass."""
@@ -97,6 +101,10 @@ class Recorder:
         )
 
     def _carry(self, use: Use, contribution: Contribution) -> list[Contribution | None]:
+        if use.tensor._version != use.version:
+            raise StrategyRefused(
+                f"a tensor computed from {sorted(use.leaves)} is written into after data met it"
+            )
         # A Jacobian is linear over the reals only, so it does not serve complex tensors.
         if use.tensor.numel() <= self.n and not use.tensor.is_complex():
             return self._carry_by_jacobian(use, contribution)
