@@ -243,6 +243,10 @@ USES: dict[str, Use] = {
     "poisson_nll_loss": Use(
         lambda p, x: F.poisson_nll_loss(target=x.exp(), input=p.w, reduction="none"), W
     ),
+    "constants_like_data": Use(
+        lambda p, x: x * torch.arange(4).to(x) * p.w.type_as(x)
+        + torch.ones(4).to(x).expand_as(x) * p.w, W
+    ),
     "expand_as": Use(lambda p, x: p.w.expand_as(other=x).cumsum(1) * x, W),
     # Not contiguous, broadcast, expanded.
     "not_contiguous": Use(
@@ -295,6 +299,9 @@ COUPLINGS: dict[str, Use] = {
         lambda p, x: F.layer_norm(x, x.shape, p.w.expand(x.shape)), W
     ),
     "group_norm_of_all": Use(lambda p, x: F.group_norm(x[None], 1, p.w, p.w)[0], W),
+    "cumsum_of_constants_like_data": Use(
+        lambda p, x: torch.ones(4).to(x).expand_as(x).cumsum(0) * p.w + x, W
+    ),
     "halves_of_the_batch": Use(lambda p, x: _halves_added(x * p.w) * p.w, W),
     "cumsum_of_equal_rows": Use(
         lambda p, x: torch.ones_like(x).cumsum(0) * p.w + x, W

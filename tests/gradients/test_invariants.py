@@ -94,6 +94,7 @@ class OneCopyARow(nn.Module):
 NEIGHBOURS = {
     "one_copy_a_row": lambda: OneCopyARow(4),
     "linear": lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh()),
+    "prelu": lambda: nn.Sequential(nn.PReLU(), nn.Hardtanh()),
     "embedding": lambda: Padded(3),
 }
 

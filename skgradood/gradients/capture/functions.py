@@ -65,6 +65,12 @@ ELEMENTWISE_OF_ONE = spellings(
     *("alias", "nan_to_num", "sigmoid", "tanh"),
 ) | attributes("data", "real", "imag")
 
+# Their second tensor tells a dtype and a device.
+CASTS = spellings("to", "type_as")
+
+# Their second tensor tells a shape.
+IN_THE_SHAPE_OF = spellings("expand_as", "view_as", "reshape_as")
+
 # Tensors of constants, in the shape or with the dtype of the first argument.
 CREATIONS = spellings(
     *("zeros_like", "ones_like", "full_like", "empty_like"),

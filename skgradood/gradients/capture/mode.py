@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from skgradood.gradients.capture.axes import BatchAxis
 from skgradood.gradients.capture.cuts import AlignedCut, CopyCut, Operand
 from skgradood.gradients.capture.functions import (
+    CASTS,
     CREATIONS,
     DIFFERENTIATION,
     METADATA,
@@ -143,7 +144,8 @@ class CaptureMode(TorchFunctionMode):
             raise StrategyRefused(
                 f"{name_of(function)} is called inside the log-likelihood, which is not watched"
             )
-        data, leaves = self._sorted(tensors_in(args, kwargs), function)
+        read = args[:1] if function in CASTS else (args, kwargs)
+        data, leaves = self._sorted(tensors_in(read), function)
         if not leaves:
             return self._follow_data(function, args, kwargs, data)
         if not data or not torch.is_grad_enabled():

@@ -16,6 +16,7 @@ from skgradood.gradients.capture.functions import (
     CREATIONS,
     ELEMENTWISE,
     ELEMENTWISE_OF_ONE,
+    IN_THE_SHAPE_OF,
     INDEXING,
     MOVES,
     REDUCTIONS,
@@ -62,6 +63,8 @@ class AxisPropagation:
             axis = _reduced(known[0], args, kwargs, outputs[0])
             return [axis] * len(outputs)
         if function in _LOSSES and _is_row_by_row(args, kwargs, known):
+            return [known[0][1]]
+        if function in IN_THE_SHAPE_OF and args[0] is not known[0][0]:  # a constant
             return [known[0][1]]
         axes = {id(tensor): axis for tensor, axis in known}
         key = _shape_key(function, args, kwargs, axes)
