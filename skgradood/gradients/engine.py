@@ -197,8 +197,6 @@ class GradientEngine:
         """Run one strategy, and verify it on its first batch; commit only what holds."""
         if len(batch) == 1:
             strategy = LoopStrategy(self.module, self.log_likelihood)
-        if not isinstance(strategy, LoopStrategy):
-            _refuse_hooks(self.module)
         verifying = self.verify and not self._verified and not isinstance(strategy, LoopStrategy)
         if not verifying:
             reducer.begin(len(batch), batch.device)
@@ -218,13 +216,6 @@ class GradientEngine:
                 )
         reducer.commit()
         return values
-
-
-def _refuse_hooks(module: nn.Module) -> None:
-    """Gradients that are not formed sample by sample do not pass through a user's hooks on them."""
-    for name, parameter in trainable_parameters(module).items():
-        if parameter._backward_hooks:
-            raise StrategyRefused(f"the gradient of the parameter {name!r} has a hook")
 
 
 def _check_options(module: Any, engine: str, batch_size: int | str) -> None:
