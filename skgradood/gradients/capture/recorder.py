@@ -62,6 +62,10 @@ class Recorder:
 
     def receive(self, use: Use, contribution: Contribution) -> None:
         if not self._is_leaf(use):
+            if use.tensor._version != use.version:
+                raise StrategyRefused(
+                    f"a tensor computed from {sorted(use.leaves)} is written into after data met it"
+                )
             self._carried.append((use, contribution))
             return
         (name,) = use.leaves
@@ -101,10 +105,6 @@ class Recorder:
         )
 
     def _carry(self, use: Use, contribution: Contribution) -> list[Contribution | None]:
-        if use.tensor._version != use.version:
-            raise StrategyRefused(
-                f"a tensor computed from {sorted(use.leaves)} is written into after data met it"
-            )
         # A Jacobian is linear over the reals only, so it does not serve complex tensors.
         if use.tensor.numel() <= self.n and not use.tensor.is_complex():
             return self._carry_by_jacobian(use, contribution)
