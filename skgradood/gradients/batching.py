@@ -49,7 +49,7 @@ def row_memory(module: nn.Module, log_likelihood: LogLikelihood, X: Tensor) -> R
     RowMemory
         What does not grow with the rows, such as weights, is not counted.
     """
-    one, two = (_saved_bytes(module, log_likelihood, X[:n].clone()) for n in (1, 2))
+    one, two = (_saved_bytes(module, log_likelihood, X[:n]) for n in (1, 2))
     if len(one) == len(two):
         grown = [max(0, b - a) for a, b in zip(one, two, strict=True)]
     else:

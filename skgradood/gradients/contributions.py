@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from skgradood.gradients.precision import whole_precision, widened
+from skgradood.gradients.precision import whole_precision
 from skgradood.gradients.sums import (
     BLOCK_NUMBERS,
     inner_products,
@@ -299,13 +299,16 @@ class EmbeddingContribution(Contribution):
         return cls(indices, output_gradients, parts[0].shape)
 
     def squared_norm(self) -> Tensor:
-        if self.output_gradients.is_complex() or self.indices.shape[1] > self.shape[0]:
+        _, positions, width = self.output_gradients.shape
+        if positions > self.shape[0]:
             return super().squared_norm()
         norms = []
-        for rows in row_blocks(self.n, self.indices.shape[1] ** 2):
-            indices, g = self.indices[rows], self.output_gradients[rows]
-            same_row = indices[:, :, None] == indices[:, None, :]
-            norms.append((widened(g @ g.mT) * same_row).sum((1, 2)).clamp_min(0))
+        for rows in row_blocks(self.n, positions * max(positions, width)):
+            indices, g = self.indices[rows], whole_precision(self.output_gradients[rows])
+            # Positions that pick the same row of the table add up at the first of them.
+            first = (indices[:, :, None] == indices[:, None, :]).byte().argmax(2)
+            picked = torch.zeros_like(g).scatter_add_(1, first[..., None].expand_as(g), g)
+            norms.append(sum_of_squares(picked))
         return torch.cat(norms)
 
 
@@ -329,4 +332,5 @@ class AlignedContribution(Contribution):
         mine = samples[:, None] == self.sample_of_slice
         layout = [1] * self.gradient.ndim
         layout[self.dim] = -1
-        return self.gradient * mine.reshape(len(samples), *layout)
+        # Not a product: what is not finite in one sample would be so in all.
+        return torch.where(mine.reshape(len(samples), *layout), self.gradient, 0)

@@ -180,6 +180,7 @@ class GradientEngine:
                 if last or isinstance(error, LogLikelihoodError) or is_out_of_memory(error):
                     raise
                 reasons.append(f"{strategy.name}: {error}")
+                self._verified = False  # the next one is not yet
                 continue
             if reasons:
                 self._ladder = self._ladder[len(reasons) :]

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from skgradood.gradients.errors import StrategyRefused
-from skgradood.gradients.layers import trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood
 from skgradood.gradients.loop import emit_dense
 from skgradood.gradients.reducers import Reducer
@@ -30,7 +29,7 @@ class FuncStrategy(Strategy):
         StrategyRefused
             If the log-likelihood draws random numbers, or does what vmap cannot follow.
         """
-        parameters = trainable_parameters(self.module)
+        parameters = self.parameters_without_hooks()
         values = {name: parameter.detach() for name, parameter in parameters.items()}
         generator = torch.Generator(device=X.device).manual_seed(0)
         untouched = generator.get_state()

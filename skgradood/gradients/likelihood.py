@@ -82,6 +82,8 @@ class LogLikelihood:
         LogLikelihoodError
             A TypeError, if something else than one floating number a sample comes back.
         """
+        # A model may write into what it is given, which belongs to the user and is used again.
+        X = X.clone()
         if self.grouped:
             return (
                 self._of_samples(module, X.flatten(0, 1), generator)

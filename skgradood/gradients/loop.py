@@ -28,7 +28,7 @@ class LoopStrategy(Strategy):
         for i, seed in enumerate(self.log_likelihood.row_seeds(X)):
             value, gradients = self._run_row(X[i : i + 1], seed, list(parameters.values()))
             values.append(value)
-            emit_dense(parameters, [g if g is None else g[None] for g in gradients], i, 1, reducer)
+            emit_row(parameters, gradients, i, reducer)
         return torch.cat(values)
 
     def _run_row(
@@ -42,6 +42,18 @@ class LoopStrategy(Strategy):
             if is_differentiable(value, self.log_likelihood, self.module):
                 gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True)
         return value.detach(), gradients
+
+
+def emit_row(
+    parameters: dict[str, nn.Parameter],
+    gradients: Sequence[Tensor | None],
+    row: int,
+    reducer: Reducer,
+) -> None:
+    """Hand one sample's gradients, as autograd returns them, to a reducer."""
+    # Those of embeddings with ``sparse=True`` are sparse.
+    dense = [g if g is None else g.to_dense()[None] for g in gradients]
+    emit_dense(parameters, dense, row, 1, reducer)
 
 
 def emit_dense(

@@ -146,8 +146,14 @@ class _Value:
         self.tensor = tensor
         self.memory = tensor.data
         self.content = tensor.detach().clone()
+        self.version = tensor._version
 
     def restore(self) -> None:
+        if self.tensor.layout != torch.strided:  # sparse ones have no memory to look at
+            if self.tensor._version != self.version:
+                with torch.no_grad():
+                    self.tensor.copy_(self.content)
+            return
         # Through .data, which autograd's version counters do not see; nor did they see most of
         # what is undone here.
         if self.tensor.data_ptr() != self.memory.data_ptr():

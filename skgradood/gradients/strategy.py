@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from skgradood.gradients.errors import StrategyRefused
+from skgradood.gradients.layers import trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood
 from skgradood.gradients.reducers import Reducer
 
@@ -31,6 +33,20 @@ class Strategy(ABC):
     def __init__(self, module: nn.Module, log_likelihood: LogLikelihood) -> None:
         self.module = module
         self.log_likelihood = log_likelihood
+
+    def parameters_without_hooks(self) -> dict[str, nn.Parameter]:
+        """Trainable parameters, for strategies that form no gradient as autograd does.
+
+        Raises
+        ------
+        StrategyRefused
+            If a user's hook is to be called on one's gradient.
+        """
+        parameters = trainable_parameters(self.module)
+        for name, parameter in parameters.items():
+            if parameter._backward_hooks:
+                raise StrategyRefused(f"the gradient of the parameter {name!r} has a hook")
+        return parameters
 
     @abstractmethod
     def run(self, X: Tensor, reducer: Reducer) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from skgradood.gradients.layers import layer_layout, trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood
-from skgradood.gradients.loop import LoopStrategy, emit_dense
+from skgradood.gradients.loop import LoopStrategy, emit_row
 from skgradood.gradients.precision import AUTOCAST
 from skgradood.gradients.reducers import SquaredNorms
 
@@ -136,5 +136,5 @@ def _norms_in_batch(
             gradients = torch.autograd.grad(
                 values[row], list(parameters.values()), allow_unused=True, retain_graph=True
             )
-            emit_dense(parameters, [g if g is None else g[None] for g in gradients], k, 1, norms)
+            emit_row(parameters, gradients, k, norms)
     return norms.current

@@ -102,6 +102,15 @@ def _scattered_targets(p: SimpleNamespace, x: Tensor) -> Tensor:
     return picked + logits[torch.arange(len(x), device=x.device), classes] * p.w[0, 0]
 
 
+def _triangular(p: SimpleNamespace, x: Tensor) -> Tensor:
+    factor = p.w.tril(-1)
+    rows = factor[1:]
+    factor.diagonal().copy_(p.v.exp())
+    started = torch.zeros_like(factor)
+    started.diagonal().add_(p.v.cos())
+    return x @ factor.T + (x @ rows.T).sum(-1, keepdim=True) + x @ started
+
+
 W = {"w": (4,)}
 MATRIX = {"w": (4, 4)}
 
@@ -120,6 +129,10 @@ USES: dict[str, Use] = {
     ),
     "multi_dot": Use(
         lambda p, x: torch.linalg.multi_dot([x, p.w, p.v.T, p.w]), {"w": (4, 4), "v": (4, 4)}
+    ),
+    "vector_before_matrices": Use(lambda p, x: torch.matmul(p.w, x) + x[:, 0], W, (4, 4, 4)),
+    "linear_with_one_bias": Use(
+        lambda p, x: F.linear(x, p.w, p.v) + F.linear(x, p.w, p.v[0]), MATRIX | {"v": (1,)}
     ),
     "aten_linear": Use(lambda p, x: torch.ops.aten.linear(x, p.w), MATRIX),
     "aten_addmm": Use(lambda p, x: torch.ops.aten.addmm.default(p.v, x, p.w), MATRIX | {"v": (4,)}),
@@ -195,6 +208,11 @@ USES: dict[str, Use] = {
     "derived_in_place": Use(_add_in_place, W, func=False),
     "derived_in_place_by_method": Use(_method_in_place, W, func=False),
     "constant_in_place": Use(_constant_in_place, W, func=False),
+    "written_into_views_of_parameters": Use(_triangular, MATRIX | {"v": (4,)}),
+    # Kinks: slopes at zero are torch's own.
+    "prelu_at_zero": Use(
+        lambda p, x: F.prelu(x * p.w - (x * p.w).detach(), p.v) + p.v, W | {"v": (1,)}
+    ),
     # Attention.
     "attention_with_learned_bias": Use(
         lambda p, x: F.scaled_dot_product_attention(x, x, x, attn_mask=p.w), {"w": (1, 2, 4, 4)},
@@ -224,6 +242,10 @@ USES: dict[str, Use] = {
     ),
     "poisson_nll_loss": Use(
         lambda p, x: F.poisson_nll_loss(target=x.exp(), input=p.w, reduction="none"), W
+    ),
+    "constants_like_data": Use(
+        lambda p, x: x * torch.arange(4).to(x) * p.w.type_as(x)
+        + torch.ones(4).to(x).expand_as(x) * p.w, W
     ),
     "expand_as": Use(lambda p, x: p.w.expand_as(other=x).cumsum(1) * x, W),
     # Not contiguous, broadcast, expanded.
@@ -273,6 +295,14 @@ COUPLINGS: dict[str, Use] = {
     "in_place_view_of_another_sample": Use(lambda p, x: _added(x * p.w), W),
     "fourier_transform": Use(lambda p, x: torch.fft.fft(x, dim=0).real * p.w, W),
     "layer_norm_of_all": Use(lambda p, x: F.layer_norm(x, x.shape) * p.w, W),
+    "layer_norm_of_all_with_a_scale": Use(
+        lambda p, x: F.layer_norm(x, x.shape, p.w.expand(x.shape)), W
+    ),
+    "group_norm_of_all": Use(lambda p, x: F.group_norm(x[None], 1, p.w, p.w)[0], W),
+    "cumsum_of_constants_like_data": Use(
+        lambda p, x: torch.ones(4).to(x).expand_as(x).cumsum(0) * p.w + x, W
+    ),
+    "halves_of_the_batch": Use(lambda p, x: _halves_added(x * p.w) * p.w, W),
     "cumsum_of_equal_rows": Use(
         lambda p, x: torch.ones_like(x).cumsum(0) * p.w + x, W
     ),
@@ -281,6 +311,13 @@ COUPLINGS: dict[str, Use] = {
     ),
     "index_add": Use(lambda p, x: x.index_add(0, torch.tensor([1, 0, 3, 2]), x) * p.w, W),
 }  # fmt: skip
+
+
+def _halves_added(y: Tensor) -> Tensor:
+    out = y.clone()
+    halves = out.view(2, -1, y.shape[1])
+    halves[0].add_(halves[1])
+    return out
 
 
 def _assigned(y: Tensor) -> Tensor:

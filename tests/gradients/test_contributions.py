@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skgradood.gradients.contributions import OuterContribution
+from skgradood.gradients.contributions import EmbeddingContribution, OuterContribution
 from skgradood.gradients.sums import sum_of_squares
 
 
@@ -61,3 +61,19 @@ def test_no_gradient_is_formed_for_a_factor_of_zeros(factor, monkeypatch):
     getattr(contribution, factor)[2] = 0
     monkeypatch.setattr(OuterContribution, "dense", lambda *_: pytest.fail("formed"))
     torch.testing.assert_close(contribution.squared_norm(), expected)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e25, 1e-25, 0.0])
+def test_norms_of_tables_beyond_float32_are_kept_and_lose_no_digits(scale):
+    generator = torch.Generator().manual_seed(0)
+    gradients = scale * torch.randn(3, 4, 5, generator=generator)
+    gradients[1, 2] = -gradients[1, 0] * (1 - 1e-5)  # cancels where both pick one row
+    indices = torch.tensor([[0, 1, 2, 3], [7, 7, 7, 7], [5, 0, 5, 0]])
+    gradients[1, 1] = gradients[1, 3] = 0
+    contribution = EmbeddingContribution(indices, gradients, torch.Size((9, 5)))
+    formed = torch.zeros(3, 9, 5, dtype=torch.float64).scatter_add_(
+        1, indices[..., None].expand_as(gradients), gradients.double()
+    )
+    torch.testing.assert_close(
+        contribution.squared_norm(), formed.square().sum((1, 2)), rtol=1e-5, atol=0
+    )

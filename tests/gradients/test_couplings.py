@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -45,3 +46,54 @@ def test_what_is_written_into_data_without_gradients_is_not_trusted():
             engine="capture",
             verify=False,
         )
+
+
+class ReordersByNumPy(nn.Module):
+    """Indices that print alike, of which the second ones exchange two samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        same = np.arange(len(x))
+        exchanged = same.copy()
+        exchanged[500:502] = exchanged[501:499:-1]
+        return (x[same] * self.factor)[exchanged]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_samples_are_told_apart_in_long_batches_and_any_default_dtype(dtype):
+    X = torch.ones(1200, 1)
+    try:
+        torch.set_default_dtype(dtype)
+        with pytest.raises(StrategyRefused, match=r"order of the samples|cannot be told apart"):
+            layer_gradient_norms(
+                SquaredOutput(ReordersByNumPy().float()),
+                X,
+                engine="capture",
+                batch_size=1200,
+                verify=False,
+            )
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+class WritesAfterUse(nn.Module):
+    """What comes from a parameter is one thing where data first meet it, and another later."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 3))
+
+    def forward(self, x):
+        doubled = self.weight * 2
+        h = x @ doubled
+        doubled.mul_(3)
+        return h + (x @ doubled).tanh()
+
+
+def test_what_is_written_into_after_its_use_is_refused():
+    module = SquaredOutput(WritesAfterUse())
+    with pytest.raises(StrategyRefused, match="written into after"):
+        layer_gradient_norms(module, torch.ones(4, 3), engine="capture", verify=False)

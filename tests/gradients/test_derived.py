@@ -15,6 +15,7 @@ from skgradood.gradients import (
     layer_gradient_norms,
     layer_layout,
 )
+from skgradood.gradients.capture.graph import is_of_elements
 from skgradood.gradients.contributions import DenseContribution, OuterContribution
 from skgradood.gradients.derived import JacobianContribution, ScaledContribution
 from tests.gradients.cases import seeded
@@ -27,6 +28,18 @@ def reversed_in_place(weight: Tensor) -> Tensor:
     copy = 1 * weight
     copy[0].copy_(weight[1])
     return copy
+
+
+class Mul(torch.autograd.Function):
+    """Of the name of an operator of elements."""
+
+    @staticmethod
+    def forward(ctx, weight):
+        return weight.flip(0)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.flip(0)
 
 
 def partly(weight: Tensor) -> Tensor:
@@ -42,9 +55,10 @@ OF_ELEMENTS = {
     "zeros": lambda w: 0 * w,
     "triangle": torch.tril,
     "clamped": lambda w: w.clamp(-0.1, 0.1),
-    "laid out and back": lambda w: w.T.contiguous().T,
+    "copied": lambda w: w.clone(),
 }
 OF_SEVERAL = {
+    "laid out and back": lambda w: w.T.contiguous().T,
     "rows exchanged": lambda w: w.flip(0),
     "transposed": lambda w: w.T,
     "centred": lambda w: w - w.mean(),
@@ -123,6 +137,13 @@ def test_functions_of_elements_in_single_precision_are_known_too():
     for name, function in OF_SEVERAL.items():
         _, kinds = captured(Derived(function, "row").float(), seeded((N, SIZE), torch.float32))
         assert kinds == [DenseContribution], name
+
+
+def test_a_users_function_is_none_of_torchs_by_its_name():
+    weight = torch.ones(SIZE, SIZE, requires_grad=True)
+    assert is_of_elements(3 * weight)
+    assert not is_of_elements(Mul.apply(weight))
+    assert not is_of_elements(weight.detach())
 
 
 @pytest.mark.parametrize("part", ["real", "imag"])

@@ -282,3 +282,25 @@ def test_parameters_computed_in_another_precision():
     norms = layer_gradient_norms(module, X, log_likelihood=mixed, engine="capture")
     expected = layer_gradient_norms(module, X, log_likelihood=mixed, engine="loop")
     np.testing.assert_allclose(norms, expected, rtol=1e-5)
+
+
+class ChangesItsWays(nn.Module):
+    """Does the same for two rows or one in a way that capture has no rule for, nor func sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+        self.same = [self.scale]
+
+    def log_prob(self, X):
+        if len(X) > 2:
+            return -(X * self.scale).square().sum(1)
+        places = torch.searchsorted(self.scale.cumsum(0), X.contiguous())
+        return -(X * self.same[0]).square().sum(1) + 0 * places.sum(1)
+
+
+def test_what_takes_over_in_a_later_batch_is_verified_too():
+    module, X = ChangesItsWays(), torch.arange(15.0).reshape(5, 3)
+    with pytest.warns(EngineWarning, match="computed by 'loop'.*func: its results are not"):
+        norms = layer_gradient_norms(module, X, batch_size=3)
+    np.testing.assert_allclose(norms[:, 0], (2 * X.square()).square().sum(1), rtol=1e-6)

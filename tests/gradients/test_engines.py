@@ -86,3 +86,11 @@ def test_groupings_are_sums_and_parts_of_the_parameters_norms(name, layers):
         norms = layer_gradient_norms(module, X)
     assert grouped.shape == (len(X), len(layer_layout(module, layers).names))
     np.testing.assert_allclose(grouped.sum(1), norms.sum(1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("engine", ["auto", "capture", "loop"])
+def test_tables_with_sparse_gradients_have_the_norms_of_others(engine):
+    module, X = CASES["embedding_with_padding"].make(torch.float64)
+    expected = autograd_norms(module, X)
+    module.tokens.sparse = True
+    assert_norms_close(layer_gradient_norms(module, X, engine=engine), expected, torch.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -77,6 +78,51 @@ def test_capture_is_exact_for_linear_layers_over_any_positions(shape, widths, n)
     X = seeded((n, *shape, widths[0]), torch.float64)
     norms = layer_gradient_norms(module, X, engine="capture", verify=False)
     assert_norms_close(norms, autograd_norms(module, X), torch.float64)
+
+
+class OneCopyARow(nn.Module):
+    """A parameter that is expanded to the rows before it meets them."""
+
+    def __init__(self, d):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(d))
+
+    def forward(self, x):
+        return x * self.scale.exp().expand(len(x), -1)
+
+
+NEIGHBOURS = {
+    "one_copy_a_row": lambda: OneCopyARow(4),
+    "linear": lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh()),
+    "prelu": lambda: nn.Sequential(nn.PReLU(), nn.Hardtanh()),
+    "embedding": lambda: Padded(3),
+}
+
+
+class Padded(nn.Module):
+    """Looks up signs; what is not finite is at places that pick the padding row alone."""
+
+    def __init__(self, d):
+        super().__init__()
+        self.table = nn.Embedding(3, d, padding_idx=1)
+
+    def forward(self, x):
+        return self.table(x.nan_to_num().sign().long() + 1) * x[..., None]
+
+
+@pytest.mark.parametrize("engine", ["auto", "capture", "func", "loop"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_a_row_that_is_not_finite_is_alone_with_that(name, value, engine):
+    module = SquaredOutput(NEIGHBOURS[name]()).double()
+    randomise(module)
+    X = seeded((5, 4), torch.float64)
+    X[2, 1] = value
+    norms = layer_gradient_norms(module, X, engine=engine)
+    assert_norms_close(norms[[0, 1, 3, 4]], autograd_norms(module, X[[0, 1, 3, 4]]), torch.float64)
+    np.testing.assert_array_equal(
+        np.isfinite(norms[2]), np.isfinite(autograd_norms(module, X[2:3])[0])
+    )
 
 
 @settings(max_examples=20, deadline=None)

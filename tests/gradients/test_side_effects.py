@@ -182,3 +182,68 @@ def test_a_module_that_initialises_itself_is_not_initialised():
     layer_gradient_norms(module, torch.rand(6, 3, generator=torch.Generator()), verify=False)
     assert_same(before, snapshot(module))
     assert module.shift.data_ptr() == memory
+
+
+class WritesIntoItsInput(nn.Module):
+    """Changes the batch in place, as one may do with what a loader gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def log_prob(self, X):
+        X -= 0.5
+        X *= 2
+        return -self.layer(X).square().sum(1)
+
+
+@pytest.mark.parametrize("engine", ["auto", "capture", "func", "loop"])
+def test_a_module_may_write_into_its_input(engine):
+    module = WritesIntoItsInput()
+    X = np.random.default_rng(0).random((5, 3)).astype(np.float32)
+    before = X.copy()
+    norms = layer_gradient_norms(module, X, engine=engine)
+    np.testing.assert_array_equal(X, before)
+    h = module.layer(torch.from_numpy(2 * (X - 0.5)))
+    expected = (2 * h).square().sum(1)
+    np.testing.assert_allclose(norms[:, 1], expected.detach(), rtol=1e-5)
+
+
+class Graph(nn.Module):
+    """Sums over the neighbours in a graph, by a sparse matrix; counts its calls in another."""
+
+    def __init__(self, layout):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+        links = torch.tensor([[0.0, 1, 0], [1, 0, 2], [0, 2, 0]])
+        self.register_buffer("links", links.to_sparse(layout=layout))
+        self.register_buffer("calls", torch.eye(2).to_sparse(layout=layout))
+
+    def log_prob(self, X):
+        with torch.no_grad():
+            self.calls.mul_(2)
+        return -(self.links @ (X * self.scale).T).square().sum(0)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta:UserWarning")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr], ids=str)
+@pytest.mark.parametrize("engine", ["auto", "loop"])
+def test_sparse_buffers_are_kept(layout, engine):
+    module = Graph(layout)
+    X = torch.tensor([[1.0, 2, 3], [3, 2, 1]])
+    norms = layer_gradient_norms(module, X, engine=engine)
+    gram = module.links.to_dense().T @ module.links.to_dense()
+    np.testing.assert_allclose(norms[:, 0], (2 * X * (X @ gram)).square().sum(1), rtol=1e-6)
+    assert torch.equal(module.calls.to_dense(), torch.eye(2))
+
+
+def test_hooks_on_gradients_are_those_of_single_samples():
+    module, X = CASES["mlp"].make(torch.float64)
+    bias = module.body[0].bias
+    free = layer_gradient_norms(module, X)[:, 1]
+    limit = float(np.sqrt(free.max() / bias.numel())) / 10
+    bias.register_hook(lambda gradient: gradient.clamp(-limit, limit))
+    with pytest.warns(EngineWarning, match=r"'body\.0\.bias' has a hook"):
+        norms = layer_gradient_norms(module, X)[:, 1]
+    assert (norms <= bias.numel() * limit**2 * (1 + 1e-12)).all()
+    np.testing.assert_allclose(norms, layer_gradient_norms(module, X, engine="loop")[:, 1])

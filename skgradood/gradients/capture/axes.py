@@ -96,7 +96,11 @@ class BatchAxis:
         layout = [1] * len(shape)
         layout[self.dim] = self.size
         # Contiguous, because view() refuses strides of zero.
-        return (self.sample_of_slice(device) + 1.0).reshape(layout).expand(shape).contiguous()
+        return self.marks(device).reshape(layout).expand(shape).contiguous()
+
+    def marks(self, device: torch.device) -> Tensor:
+        """One plus the sample of each slice, (size,), exact whatever torch's default dtype is."""
+        return self.sample_of_slice(device).float() + 1
 
 
 def axis_of_shadow(shadow: Tensor, n: int, device: torch.device) -> BatchAxis | None:
@@ -129,4 +133,4 @@ def _axis_of_line(line: Tensor, dim: int, n: int) -> BatchAxis | None:
     if inner == 0 or len(line) % (n * inner):
         return None
     axis = BatchAxis(dim, n, outer=len(line) // (n * inner), inner=inner)
-    return axis if torch.equal(line, axis.sample_of_slice(line.device) + 1.0) else None
+    return axis if torch.equal(line, axis.marks(line.device)) else None

@@ -209,7 +209,7 @@ class EmbeddingCut(torch.autograd.Function):
         rows = axis.rows(gradient.reshape(*indices.shape, width))
         picked = axis.samples_first(indices).reshape(axis.n, -1)
         if ctx.padding_idx >= 0:
-            rows = rows * (picked != ctx.padding_idx)[..., None]
+            rows = rows.masked_fill((picked == ctx.padding_idx)[..., None], 0)
         use.deliver(
             EmbeddingContribution(picked, rows, torch.Size((use.tensor.shape[0], width)))
             if use.tensor.ndim == 2

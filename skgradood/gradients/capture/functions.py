@@ -45,6 +45,9 @@ def _is_pointwise(packet: Any) -> bool:
     return not has_dim and any(torch.Tag.pointwise in o.tags for o in overloads)
 
 
+# Names of operators of which an output element is a function of the elements in its place.
+POINTWISE = frozenset(_pointwise_names())
+
 # Output element = function of the elements at the same place, after broadcasting.
 ELEMENTWISE = spellings(
     *("add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide", "truediv"),
@@ -58,12 +61,18 @@ ELEMENTWISE = spellings(
 
 # The same of one tensor; with what only changes how a tensor is stored.
 ELEMENTWISE_OF_ONE = spellings(
-    *_pointwise_names(),
+    *POINTWISE,
     *("detach", "clone", "contiguous", "to", "float", "double", "half", "bfloat16", "type"),
     *("long", "int", "bool", "cpu", "cuda", "type_as", "requires_grad", "conj", "neg", "abs"),
     *("relu", "gelu", "silu", "softplus", "logsigmoid", "hardtanh", "relu6", "elu", "selu"),
     *("alias", "nan_to_num", "sigmoid", "tanh"),
 ) | attributes("data", "real", "imag")
+
+# Their second tensor tells a dtype and a device.
+CASTS = spellings("to", "type_as")
+
+# Their second tensor tells a shape.
+IN_THE_SHAPE_OF = spellings("expand_as", "view_as", "reshape_as")
 
 # Tensors of constants, in the shape or with the dtype of the first argument.
 CREATIONS = spellings(

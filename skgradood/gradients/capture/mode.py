@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from skgradood.gradients.capture.axes import BatchAxis
 from skgradood.gradients.capture.cuts import AlignedCut, CopyCut, Operand
 from skgradood.gradients.capture.functions import (
+    CASTS,
     CREATIONS,
     DIFFERENTIATION,
     METADATA,
@@ -143,7 +144,8 @@ class CaptureMode(TorchFunctionMode):
             raise StrategyRefused(
                 f"{name_of(function)} is called inside the log-likelihood, which is not watched"
             )
-        data, leaves = self._sorted(tensors_in(args, kwargs), function)
+        read = args[:1] if function in CASTS else (args, kwargs)
+        data, leaves = self._sorted(tensors_in(read), function)
         if not leaves:
             return self._follow_data(function, args, kwargs, data)
         if not data or not torch.is_grad_enabled():
@@ -152,6 +154,8 @@ class CaptureMode(TorchFunctionMode):
 
     def _leaves_of(self, tensor: Tensor) -> frozenset[str]:
         leaves = self._leaves.get(id(tensor)) or self._derived.get(tensor, _NONE)
+        if leaves and tensor._base is not None:
+            leaves = leaves | self._derived.get(tensor._base, _NONE)
         if leaves and tensor.untyped_storage()._cdata in self._overwritten:
             raise StrategyRefused("a view of a tensor into which data have been written")
         return leaves
@@ -196,8 +200,7 @@ class CaptureMode(TorchFunctionMode):
             if axis is not None:
                 self.mark(output, axis)
                 continue
-            if is_in_place(function) and self._axes.get(output, None) is not None:
-                # Views of the same memory would go unnoticed.
+            if is_in_place(function) and self._is_seen_elsewhere(output):
                 raise StrategyRefused(f"{name_of(function)} mixes samples in place")
             if function not in CREATIONS:
                 self.mark(output, None)
@@ -213,9 +216,14 @@ class CaptureMode(TorchFunctionMode):
         axis = None
         if function is torch.Tensor.__setitem__ and len(known) == len({id(t) for t, _ in inputs}):
             axis = self.propagation.after_assignment(args, known, self.recorder.n)
-        if axis is None and known.get(id(args[0])) is not None:
+        if axis is None and self._is_seen_elsewhere(args[0]):
             raise StrategyRefused(f"{name_of(function)} mixes samples in place")
         self.mark(args[0], axis)
+
+    def _is_seen_elsewhere(self, tensor: Tensor) -> bool:
+        """Whether data in the same memory may be known to have an axis."""
+        known = tensor in self._axes
+        return known and (self._axes[tensor] is not None or tensor._is_view())
 
     def _follow_parameters(
         self,
@@ -231,6 +239,9 @@ class CaptureMode(TorchFunctionMode):
         for output in tensors_in(result, written):
             if output.requires_grad and output not in self._axes:
                 self._derived[output] = leaves
+                base = output._base
+                if base is not None and (written or is_in_place(function)):
+                    self._derived[base] = leaves | self._derived.get(base, _NONE)
             elif with_data:
                 self.mark(output, None)
         return result

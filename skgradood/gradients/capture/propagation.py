@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +16,7 @@ from skgradood.gradients.capture.functions import (
     CREATIONS,
     ELEMENTWISE,
     ELEMENTWISE_OF_ONE,
+    IN_THE_SHAPE_OF,
     INDEXING,
     MOVES,
     REDUCTIONS,
@@ -61,6 +63,8 @@ class AxisPropagation:
             axis = _reduced(known[0], args, kwargs, outputs[0])
             return [axis] * len(outputs)
         if function in _LOSSES and _is_row_by_row(args, kwargs, known):
+            return [known[0][1]]
+        if function in IN_THE_SHAPE_OF and args[0] is not known[0][0]:  # a constant
             return [known[0][1]]
         axes = {id(tensor): axis for tensor, axis in known}
         key = _shape_key(function, args, kwargs, axes)
@@ -111,6 +115,8 @@ def _shape_key(function: Callable, args: tuple, kwargs: dict[str, Any], axes: Ax
     if any(axis.owners is not None for axis in axes.values()):
         return None
     if any(_is_index(tensor) and id(tensor) not in axes for tensor in tensors):
+        return None
+    if any(isinstance(leaf, np.ndarray) for leaf in leaves):
         return None
     parts = [
         (tuple(leaf.shape), leaf.dtype, axes.get(id(leaf)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from skgradood.gradients.capture.graph import is_of_elements
 from skgradood.gradients.contributions import Contribution, DenseContribution
 from skgradood.gradients.derived import JacobianContribution, ScaledContribution
 from skgradood.gradients.errors import StrategyRefused
@@ -17,8 +18,6 @@ from skgradood.gradients.shared import joined
 
 # Rows pushed through a parameter-only graph at once.
 _CARRIED_ROWS = 64
-# Of a function of elements, which multiplies a few times.
-_ROUNDINGS = 100
 
 
 @dataclass(eq=False)
@@ -28,6 +27,10 @@ class Use:
     recorder: Recorder
     tensor: Tensor
     leaves: frozenset[str]
+    version: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.version = self.tensor._version
 
     def deliver(self, contribution: Contribution) -> None:
         """Called once, by the backward pass."""
@@ -58,6 +61,10 @@ class Recorder:
 
     def receive(self, use: Use, contribution: Contribution) -> None:
         if not self._is_leaf(use):
+            if use.tensor._version != use.version:
+                raise StrategyRefused(
+                    f"a tensor computed from {sorted(use.leaves)} is written into after data met it"
+                )
             _, uses = self._carried.setdefault(id(use.tensor), (use, []))
             uses.append(contribution)
             return
@@ -117,25 +124,16 @@ class Recorder:
     def _derivative(self, use: Use) -> Tensor | None:
         """The derivative of a function of each element of one leaf, as of a mask or of `exp`.
 
-        None for any other function. Such a one alone multiplies whatever is pulled back through it
-        by the same numbers; random numbers tell.
+        None for any other function.
         """
         leaf, *others = (self.parameters[name] for name in use.leaves)
         is_real = not (leaf.is_complex() or use.tensor.is_complex())
         if others or leaf.shape != use.tensor.shape or not is_real or not leaf.numel():
             return None
-        ones = torch.ones_like(use.tensor).detach()
-        generator = torch.Generator(device=ones.device).manual_seed(0)
-        random = torch.rand(ones.shape, generator=generator, dtype=ones.dtype, device=ones.device)
-        (scale,), (pulled,) = (self._pull_back(use, each[None]) for each in (ones, random))
-        if scale is None or pulled is None:
+        if not is_of_elements(use.tensor):
             return None
-        tolerance = _ROUNDINGS * torch.finfo(ones.dtype).eps
-        expected = scale * random
-        allowed = expected.abs() + torch.linalg.vector_norm(scale, ord=torch.inf)
-        # NaN is not allowed either.
-        is_same = (pulled - expected).abs_() <= allowed.mul_(tolerance)
-        return scale[0] if is_same.all() else None
+        (scale,) = self._pull_back(use, torch.ones_like(use.tensor)[None].detach())
+        return None if scale is None else scale[0]
 
     def _carry_by_jacobian(self, use: Use, contribution: Contribution) -> list[Contribution | None]:
         size = use.tensor.numel()

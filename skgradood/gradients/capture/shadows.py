@@ -86,7 +86,7 @@ def axis_after_assignment(
 def _shadow(tensor: Tensor, axes: dict[int, BatchAxis]) -> Tensor:
     axis = axes.get(id(tensor))
     if axis is None:
-        return torch.zeros(tensor.shape)
+        return torch.zeros(tensor.shape, dtype=torch.float32)
     return axis.shadow(tensor.shape, _CPU)
 
 

@@ -12,7 +12,6 @@ from skgradood.gradients.capture.propagation import AxisPropagation
 from skgradood.gradients.capture.recorder import Recorder
 from skgradood.gradients.capture.rules import RULES
 from skgradood.gradients.errors import StrategyRefused
-from skgradood.gradients.layers import trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood, is_differentiable
 from skgradood.gradients.reducers import Reducer
 from skgradood.gradients.state import global_rng_states
@@ -36,7 +35,7 @@ class CaptureStrategy(Strategy):
         StrategyRefused
             If a parameter is used in a way that has no rule.
         """
-        recorder = Recorder(trainable_parameters(self.module), len(X), reducer)
+        recorder = Recorder(self.parameters_without_hooks(), len(X), reducer)
         noise = RowNoise(X, self.log_likelihood.row_seeds)
         before = [noise.generator.get_state(), *global_rng_states()]
         mode = CaptureMode(X, recorder, self._propagation, noise, RULES)

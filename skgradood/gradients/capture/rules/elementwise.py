@@ -88,7 +88,10 @@ def prelu(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> T
     if channels > 1:
         layout[1] = channels
     with mode:
-        return torch.where(x >= 0, x, x * mode.copies(weight, layout, mode.axis_of(x)))
+        positive = x > 0
+        # What is positive, and may be infinite, says nothing of the weight.
+        other = x.masked_fill(positive, 0) * mode.copies(weight, layout, mode.axis_of(x))
+        return torch.where(positive, x, other)
 
 
 # The tensors broadcast, but an element of the result depends on more than one of each.

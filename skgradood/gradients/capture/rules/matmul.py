@@ -40,7 +40,7 @@ def linear(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> 
         with mode:
             product = x @ weight.mT
             return product if bias is None else product + bias
-    if bias is not None and mode.is_data(bias):
+    if bias is not None and (mode.is_data(bias) or bias.shape != weight.shape[:1]):
         with mode:
             return function(x, weight) + bias
     bias_operand = None if bias is None else mode.operand(bias)
@@ -63,10 +63,12 @@ def matmul(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> 
         row = Operand(operand.value[None], operand.use)
         with mode:
             return apply_linear(mode, left, row).squeeze(-1)
-    if mode.is_data(right) and left.ndim == 2 and right.ndim >= 2:
+    if mode.is_data(right) and left.ndim in (1, 2) and right.ndim >= 2:
+        operand = mode.operand(left)
+        rows = Operand(torch.atleast_2d(operand.value), operand.use)
         with mode:
-            flipped = right.mT
-            return apply_linear(mode, flipped, mode.operand(left)).mT
+            product = apply_linear(mode, right.mT, rows)
+            return product.mT if left.ndim == 2 else product.squeeze(-1)
     return _batched(mode, left, right)
 
 

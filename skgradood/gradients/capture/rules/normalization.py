@@ -26,13 +26,13 @@ def batch_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict)
     if _is_plain(mode, x, weight, bias):
         return _cut(mode, x, weight, bias, RunningNormalisation(mean, variance, rest[1]))
     normal = function(x, None, None, mean, variance, training, *rest)
-    return _affine(mode, normal, x, weight, bias, channel_dim=1)
+    return _affine(mode, normal, x, weight, bias, x.ndim, channel_dim=1)
 
 
 def instance_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
     """``torch.instance_norm``."""
     x, weight, bias, *rest = args
-    return _affine(mode, function(x, None, None, *rest), x, weight, bias, channel_dim=1)
+    return _affine(mode, function(x, None, None, *rest), x, weight, bias, 2, channel_dim=1)
 
 
 def group_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
@@ -40,19 +40,20 @@ def group_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict)
     x, groups, weight, bias, *rest = args
     if _is_plain(mode, x, weight, bias):
         return _cut(mode, x, weight, bias, GroupNormalisation(groups, rest[0]))
-    return _affine(mode, function(x, groups, None, None, *rest), x, weight, bias, channel_dim=1)
+    return _affine(mode, function(x, groups, None, None, *rest), x, weight, bias, 1, channel_dim=1)
 
 
 def layer_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
     """``torch.layer_norm``."""
     x, shape, weight, bias, *rest = args
-    return _affine(mode, function(x, shape, None, None, *rest), x, weight, bias)
+    normal = function(x, shape, None, None, *rest)
+    return _affine(mode, normal, x, weight, bias, x.ndim - len(shape))
 
 
 def rms_norm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
     """``torch.rms_norm``."""
     x, shape, weight, *rest = args
-    return _affine(mode, function(x, shape, None, *rest), x, weight, None)
+    return _affine(mode, function(x, shape, None, *rest), x, weight, None, x.ndim - len(shape))
 
 
 def _is_plain(mode: CaptureMode, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
@@ -89,11 +90,16 @@ def _affine(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
+    first_normalised: int,
     channel_dim: int | None = None,
 ) -> Tensor:
+    """Scale and shift what a norm over dimensions from ``first_normalised`` on has made of x."""
     if not mode.is_data(x):
         raise StrategyRefused("a norm of a parameter with a scale made from data")
-    mode.mark(normal, mode.axis_of(x))
+    axis = mode.axis_of(x)
+    if axis.dim >= first_normalised:
+        raise StrategyRefused("a norm over the dimension in which the samples lie")
+    mode.mark(normal, axis)
     dtype = normal.dtype  # a norm's own: half of a parameter's precision stays what it is
     with mode:
         for combine, parameter in ((torch.mul, weight), (torch.add, bias)):

@@ -1,0 +1,36 @@
+"""What autograd's graph tells of how a tensor was computed, without a look at its numbers."""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor
+
+from skgradood.gradients.capture.functions import POINTWISE
+
+_NODE = re.compile(r"(\w+)Backward\d+")  # without the number it is a user's own function
+_LEAF = "torch::autograd::AccumulateGrad"
+_OF_ELEMENTS = POINTWISE | {"tril", "triu", "to_copy", "log_sigmoid"}
+
+
+def is_of_elements(tensor: Tensor) -> bool:
+    """Whether each element depends on no other elements than those in its place in the leaves.
+
+    Of leaves that have the tensor's shape; constants may be broadcast.
+    """
+    waiting, seen = [tensor.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() != _LEAF and _operator(node.name()) not in _OF_ELEMENTS:
+            return False
+        waiting.extend(following for following, _ in node.next_functions)
+    return tensor.grad_fn is not None
+
+
+def _operator(name: str) -> str | None:
+    """The operator's name, ``masked_fill``, of a node's, ``MaskedFillBackward0``."""
+    found = _NODE.fullmatch(name)
+    return None if found is None else re.sub(r"(?<=.)(?=[A-Z])", "_", found[1]).lower()
