@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -107,8 +108,7 @@ class Shifted:
         for piece in gradient.pieces():
             values = piece.dense()
             shift = self.origin[gradient.name].to(device=values.device, dtype=values.dtype)
-            piece.contributions = [DenseContribution(values - shift)]
-            self.reducer.update(piece)
+            self.reducer.update(replace(piece, contributions=[DenseContribution(values - shift)]))
 
     def commit(self) -> None:
         self.reducer.commit()
