@@ -7,11 +7,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skgradood.gradients.contributions import Contribution
+from skgradood.gradients.contributions import (
+    Contribution,
+    ProductContribution,
+    dense_where_distrusted,
+)
 from skgradood.gradients.outer import weighted_sums_of_outer_squares
 from skgradood.gradients.precision import whole_precision, widened
 from skgradood.gradients.squares import Products, Rows, weighted_sums_of_squares
-from skgradood.gradients.sums import row_blocks
+from skgradood.gradients.sums import (
+    inner_products,
+    is_nonzero,
+    least_share,
+    out_of_range,
+    row_blocks,
+)
 
 
 @dataclass
@@ -69,3 +79,70 @@ class ScaledContribution(Contribution):
             else:
                 norms.append(weighted_sums_of_squares(Products(left, right), weights))
         return torch.cat(norms, dim=1)[0]
+
+
+@dataclass
+class NormedContribution(ProductContribution):
+    """Gradients of the direction v of a weight norm w = g v / ‖v‖, by the first dimension.
+
+    With u = v / ‖v‖ and the gradient G of w, row by row ∂v = (g / ‖v‖) (G - ⟨G, u⟩ u): what G has
+    along the direction is the gradient of g.
+
+    ``derived`` is what w receives, ``units`` (out, k) are the rows u, and ``ratios`` (out,) are
+    g / ‖v‖. ``shape`` is that of v.
+    """
+
+    derived: Contribution
+    units: Tensor
+    ratios: Tensor
+    shape: torch.Size
+
+    def __post_init__(self) -> None:
+        self.n = self.derived.n
+
+    def dense(self, rows: slice) -> Tensor:
+        gradients = self.derived.dense(rows).flatten(2)
+        along = (gradients * self.units).sum(2, keepdim=True)
+        across = (gradients - along * self.units) * self.ratios[:, None]
+        return across.reshape(len(across), *self.shape)
+
+    def numbers_a_row(self) -> int:
+        return self.derived.numbers_a_row()
+
+    def squared_norm(self) -> Tensor:
+        factors = self._rows()
+        if factors is None:
+            return super().squared_norm()
+        left, right = factors
+        squares, along = right.square().sum(1, keepdim=True), right @ self.units.mT
+        weights = (left * self.ratios).square()
+        norms = inner_products(weights, squares - along.square())
+        bound = inner_products(weights, squares.expand_as(weights))
+        trusted = (norms >= least_share(right) * bound) & ~out_of_range(norms)
+        return dense_where_distrusted(self, norms, trusted)
+
+    def sizes(self) -> Tensor:
+        """Gradients of g, (n, out)."""
+        layout = self.derived.factor_layout()
+        if layout is None or layout.groups > 1 or not self.derived.prefers_factors():
+            blocks = row_blocks(self.n, self.derived.numbers_a_row())
+            dense = (whole_precision(self.derived.dense(rows)).flatten(2) for rows in blocks)
+            return torch.cat([(gradients * self.units).sum(2) for gradients in dense])
+        parts = []
+        for rows in row_blocks(self.n, layout.positions * sum(self.units.shape)):
+            left, right = (whole_precision(f[:, 0]) for f in self.derived.factors(rows))
+            parts.append((left * (self.units @ right)).sum(2))
+        return torch.cat(parts)
+
+    def is_nonzero(self) -> Tensor:
+        factors = self._rows()
+        assert factors is not None
+        return is_nonzero(factors[0]) & is_nonzero(factors[1])
+
+    def _rows(self) -> tuple[Tensor, Tensor] | None:
+        """Factors (n, out) and (n, k) of gradients that are outer products."""
+        layout = self.derived.factor_layout()
+        if layout is None or layout.groups > 1 or layout.positions > 1:
+            return None
+        left, right = self.derived.factors(slice(None))
+        return whole_precision(left[:, 0, :, 0]), whole_precision(right[:, 0, :, 0])

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from skgradood.gradients import (
     GradientEngine,
@@ -17,7 +18,7 @@ from skgradood.gradients import (
 )
 from skgradood.gradients.capture.graph import is_of_elements
 from skgradood.gradients.contributions import DenseContribution, OuterContribution
-from skgradood.gradients.derived import JacobianContribution, ScaledContribution
+from skgradood.gradients.derived import JacobianContribution, NormedContribution, ScaledContribution
 from tests.gradients.cases import seeded
 
 N, SIZE = 4, 6
@@ -190,3 +191,76 @@ def test_what_leaves_the_range_of_float32_is_kept(positions, scale):
         contribution.squared_norm(), expected.square().sum(1), rtol=1e-5, atol=0
     )
     torch.testing.assert_close(contribution.dense(slice(1, 3)).double().flatten(1), expected[1:3])
+
+
+class Normed(nn.Module):
+    """A linear map under a weight norm meets rows, or positions; or a convolution does."""
+
+    def __init__(self, layer: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.layer = weight_norm(layer.double(), dim=dim)
+
+    def log_prob(self, X: Tensor) -> Tensor:
+        return self.layer(X).tanh().square().flatten(1).sum(1)
+
+
+LAYERS = {
+    "row": (lambda: nn.Linear(SIZE, 5), (N, SIZE)),
+    "positions": (lambda: nn.Linear(SIZE, 5), (N, 3, SIZE)),
+    "convolution": (lambda: nn.Conv1d(2, 4, 3), (N, 2, SIZE)),
+    "groups": (lambda: nn.Conv1d(2, 4, 3, groups=2), (N, 2, SIZE)),
+    "transposed": (lambda: nn.ConvTranspose1d(2, 4, 3), (N, 2, SIZE)),
+    "one feature": (lambda: nn.Linear(1, 5), (N, 1)),
+}
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("name", LAYERS)
+def test_weight_norms(name, dim):
+    make, shape = LAYERS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Normed(make(), dim)
+    X = seeded(shape, torch.float64)
+    norms, kinds = captured(module, X)
+    assert (NormedContribution in kinds) == (dim == 0)
+    loop = layer_gradient_norms(module, X, engine="loop")
+    np.testing.assert_allclose(norms, loop, rtol=1e-9, atol=1e-25)
+
+
+@pytest.mark.parametrize("frozen", ["original0", "original1"])
+def test_a_weight_norm_of_which_a_part_is_frozen(frozen):
+    module, X = Normed(nn.Linear(SIZE, 5), 0), seeded((N, SIZE), torch.float64)
+    getattr(module.layer.parametrizations.weight, frozen).requires_grad_(False)
+    norms, _ = captured(module, X)
+    np.testing.assert_allclose(norms, layer_gradient_norms(module, X, engine="loop"), rtol=1e-9)
+
+
+def normed_by(rows: Tensor, output_gradients: Tensor) -> NormedContribution:
+    derived = OuterContribution(rows[:, None], output_gradients[:, None], torch.Size((5, SIZE)))
+    units = F.normalize(seeded((5, SIZE), torch.float64), dim=1).to(rows.dtype)
+    return NormedContribution(derived, units, torch.ones(5, dtype=rows.dtype), derived.shape)
+
+
+def test_rows_along_the_direction_of_a_weight_norm_are_formed():
+    contribution = normed_by(*(seeded((N, k), torch.float32) for k in (SIZE, 5)))
+    # The first sample's gradient is that of one unit, and lies along it up to a thousandth.
+    contribution.derived.output_gradients[0, 0, 1:] = 0
+    nearly = contribution.units[0] + 1e-3 * contribution.units[1]
+    contribution.derived.activations[0, 0] = nearly
+    exact = normed_by(
+        contribution.derived.activations[:, 0].double(),
+        contribution.derived.output_gradients[:, 0].double(),
+    )
+    expected = exact.dense(slice(None)).flatten(1).square().sum(1)
+    torch.testing.assert_close(contribution.squared_norm(), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e25, 1e-25, 0.0])
+def test_norms_under_a_weight_norm_that_leave_the_range_of_float32(scale):
+    contribution = normed_by(*(seeded((N, k), torch.float32) for k in (SIZE, 5)))
+    before = contribution.squared_norm()
+    contribution.derived.output_gradients[1] *= scale
+    after = contribution.squared_norm()
+    assert after[1].item() == pytest.approx(before[1].item() * float(torch.tensor(scale)) ** 2)
+    torch.testing.assert_close(after[[0, 2, 3]], before[[0, 2, 3]])

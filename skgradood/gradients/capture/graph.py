@@ -30,6 +30,17 @@ def is_of_elements(tensor: Tensor) -> bool:
     return tensor.grad_fn is not None
 
 
+def normed_leaves(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The leaves v and g of a weight norm g v / ‖v‖ by the first dimension; None of aught else."""
+    node = tensor.grad_fn
+    if node is None or node.name() != "WeightNormInterfaceBackward0" or node._saved_dim != 0:
+        return None
+    direction, size = (getattr(following, "variable", None) for following, _ in node.next_functions)
+    if direction is None or size is None or direction.ndim < 2 or direction.is_complex():
+        return None
+    return direction, size
+
+
 def _operator(name: str) -> str | None:
     """The operator's name, ``masked_fill``, of a node's, ``MaskedFillBackward0``."""
     found = _NODE.fullmatch(name)

@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from skgradood.gradients.capture.graph import is_of_elements
+from skgradood.gradients.capture.graph import is_of_elements, normed_leaves
 from skgradood.gradients.contributions import Contribution, DenseContribution
-from skgradood.gradients.derived import JacobianContribution, ScaledContribution
+from skgradood.gradients.derived import (
+    JacobianContribution,
+    NormedContribution,
+    ScaledContribution,
+)
 from skgradood.gradients.errors import StrategyRefused
 from skgradood.gradients.layer_gradient import LayerGradient
 from skgradood.gradients.reducers import Reducer
@@ -109,6 +113,9 @@ class Recorder:
         scale = self._derivative(use)
         if scale is not None:
             return [ScaledContribution(contribution, scale)]
+        leaves = normed_leaves(use.tensor)
+        if leaves is not None:
+            return self._carry_by_norm(use, contribution, *leaves)
         # A Jacobian is linear over the reals only, so it does not serve complex tensors.
         if use.tensor.numel() <= self.n and not use.tensor.is_complex():
             return self._carry_by_jacobian(use, contribution)
@@ -119,6 +126,18 @@ class Recorder:
         return [
             DenseContribution(torch.cat(column)) if column[0] is not None else None
             for column in zip(*parts, strict=True)
+        ]
+
+    def _carry_by_norm(
+        self, use: Use, contribution: Contribution, direction: Tensor, size: Tensor
+    ) -> list[Contribution | None]:
+        rows = direction.detach().flatten(1)
+        norms = rows.norm(dim=1, keepdim=True)
+        ratios = size.detach().flatten() / norms[:, 0]
+        across = NormedContribution(contribution, rows / norms, ratios, direction.shape)
+        along = DenseContribution(across.sizes().reshape(-1, *size.shape))
+        return [
+            across if self.parameters[name] is direction else along for name in sorted(use.leaves)
         ]
 
     def _derivative(self, use: Use) -> Tensor | None:
