@@ -20,17 +20,33 @@ from skgradood.gradients.contributions import (
     gram_norm,
     in_basis,
 )
-from skgradood.gradients.precision import is_half
-from skgradood.gradients.sums import is_nonzero, out_of_range, row_blocks, squared_norm_of_one
+from skgradood.gradients.sums import BLOCK_NUMBERS, is_nonzero, row_blocks, sum_of_squares
 
-# Microseconds a number copied into patches, a multiplication in a batched product and in a
-# convolution kernel, a number of a gradient written and squared, and the start of a kernel; fitted
-# to twelve layers on two cores. Only their ratios matter, and only for speed.
-_COPY = 3.2e-4
-_BATCHED_PRODUCT = 1.25e-5
-_PRODUCT = 7.5e-6
-_READ = 3e-4
-_START = 55.0
+
+class Cost(NamedTuple):
+    """Microseconds a number copied, a multiplication, a number written and read, and a start.
+
+    Fitted to the 56 convolutions of six models on two cores, for which the choice by them takes
+    1.013 times as long as the quickest ways, with one thread as with two. Only ratios matter, and
+    only for speed.
+    """
+
+    copied: float
+    product: float
+    written: float
+    start: float
+
+    def of(self, copied: int, products: int, written: int) -> float:
+        """Microseconds, with one start."""
+        return self.copied * copied + self.product * products + self.written * written + self.start
+
+
+_PATCHES = Cost(5.2e-4, 8.1e-6, 2.7e-4, 1.7)
+_FLIPPED = Cost(4.7e-4, 8.3e-6, 6.1e-4, 2.0)
+_KERNEL = Cost(5.4e-4, 7.3e-6, 6.1e-4, 121.0)
+_GRAM = Cost(1.0e-3, 6.8e-6, 1.6e-3, 6.0)
+# Output channels that the kernel computes together.
+_LANES = 16
 
 
 class Way(NamedTuple):
@@ -41,6 +57,8 @@ class Way(NamedTuple):
 
 
 _IMPOSSIBLE = Way(math.inf, 1)
+# Samples whose gradients one call of a kernel computes, and no more numbers than stay in cache.
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -80,8 +98,8 @@ class ConvolutionContribution(ProductContribution):
         way = self._cheapest(self._ways)
         if way == "gram":
             return self._gram_norm()
-        if way == "one by one" and not self.patched.is_complex():
-            return self._norms_one_by_one()
+        if way == "kernel":
+            return self._norms_by_kernel()
         return super().squared_norm()
 
     def is_nonzero(self) -> Tensor:
@@ -110,7 +128,7 @@ class ConvolutionContribution(ProductContribution):
         return cls(patched, pointwise, parts[0].shape, parts[0].geometry)
 
     def prefers_factors(self) -> bool:
-        written = _READ * self.shape[0] * math.prod(self.shape[1:])
+        written = _PATCHES.written * self.shape.numel()
         in_blocks = self._ways["patches"].microseconds - written
         others = (self._ways[name].microseconds for name in self._DENSE if name != "patches")
         return in_blocks < min(others) + written  # what is written is read again
@@ -128,25 +146,33 @@ class ConvolutionContribution(ProductContribution):
         n_in, n_out = math.prod(self.shape[1:]), self.shape[0] // groups
         weights = groups * n_in * n_out
         patches, flipped = groups * positions * n_in, groups * sources * n_out * kernel
+        sides = self.patched[0].numel() + self.pointwise[0].numel()
+        at_once = _samples_at_once(weights)
+        lanes = _LANES * math.ceil(n_out / _LANES)
+        copied = 0 if kernel == max(self.geometry.stride) == 1 else patches
         ways = {
             "patches": Way(
-                _COPY * patches + (_BATCHED_PRODUCT * positions + _READ) * weights,
-                max(patches, weights),
+                _PATCHES.of(copied, positions * weights, weights), max(patches, weights)
             ),
             "flipped patches": Way(
-                _COPY * flipped + (_BATCHED_PRODUCT * sources + 2 * _READ) * weights,
+                _FLIPPED.of(flipped if kernel > 1 else 0, sources * weights, weights),
                 max(flipped, weights),
             ),
-            "one by one": Way(_START + (_PRODUCT * positions + _READ) * weights, weights),
+            "kernel": Way(
+                _KERNEL._replace(start=_KERNEL.start / at_once).of(
+                    sides, groups * positions * n_in * lanes, weights
+                ),
+                weights,
+            ),
             "gram": Way(
-                _COPY * patches + _BATCHED_PRODUCT * groups * positions**2 * (n_in + n_out),
+                _GRAM.of(copied, groups * positions**2 * (n_in + n_out), groups * positions**2),
                 max(patches, groups * positions**2),
             ),
         }
         if any(step > 1 for step in self.geometry.stride):
             ways["flipped patches"] = _IMPOSSIBLE
         if self.patched.device.type != "cpu":
-            ways["one by one"] = _IMPOSSIBLE  # a kernel a sample is quick to start on a CPU only
+            ways["kernel"] = _IMPOSSIBLE  # a kernel for few samples is quick to start on a CPU only
         if self.patched.is_complex():
             ways["gram"] = _IMPOSSIBLE
         return ways
@@ -175,25 +201,29 @@ class ConvolutionContribution(ProductContribution):
         weights = product.reshape(m, groups, -1, *kernel, product.shape[-1]).movedim(-1, 3)
         return weights.flip([4 + k for k in range(len(kernel))]).reshape(m, *self.shape)
 
-    def _one_by_one(self, rows: slice) -> Tensor:
-        """The ordinary weight gradient, a sample at a time: quickest for large layers."""
-        gradients = list(self._each(rows))
-        return torch.stack(gradients) if len(gradients) > 1 else gradients[0][None]
+    def _by_kernel(self, rows: slice) -> Tensor:
+        """The ordinary weight gradient of some samples at a time: quickest for large layers."""
+        gradients = list(self._by_few(rows))
+        return torch.cat(gradients) if len(gradients) > 1 else gradients[0]
 
-    def _each(self, rows: slice) -> Iterator[Tensor]:
+    def _by_few(self, rows: slice) -> Iterator[Tensor]:
+        """Gradients (m, *shape) of samples that take a channel group each, so that they stay apart.
+
+        One by one a thread waits for the others at each of them; all at once leave the cache.
+        """
         patched, pointwise = self.patched[rows], self.pointwise[rows]
         inputs, outputs = (pointwise, patched) if self.geometry.transposed else (patched, pointwise)
-        weight = inputs.new_empty(self.shape)  # only its shape is read
-        for x, gradient in zip(inputs, outputs, strict=True):
-            yield weight_gradient(x, gradient, weight, self.geometry)
+        size = _samples_at_once(self.shape.numel())
+        for few in zip(inputs.split(size), outputs.split(size), strict=True):
+            m = len(few[0])
+            x, gradient = (side.transpose(0, 1).flatten(1, 2) for side in few)
+            weight = x.new_empty(m * self.shape[0], *self.shape[1:])  # only its shape is read
+            geometry = replace(self.geometry, groups=m * self.geometry.groups)
+            yield weight_gradient(x, gradient, weight, geometry).unflatten(0, (m, -1))
 
-    def _norms_one_by_one(self) -> Tensor:
-        """Each gradient is squared while it is in cache, and never stacked."""
-        gradients = self._each(slice(None))
-        dtype = torch.float32 if is_half(self.patched) else self.patched.dtype
-        squares = [squared_norm_of_one(gradient.flatten().to(dtype)) for gradient in gradients]
-        norms = torch.tensor(squares, dtype=torch.float64)
-        return dense_where_distrusted(self, norms, ~out_of_range(norms))
+    def _norms_by_kernel(self) -> Tensor:
+        """Gradients are squared while they are in cache, and never stacked."""
+        return torch.cat([sum_of_squares(gradients) for gradients in self._by_few(slice(None))])
 
     def _gram_norm(self) -> Tensor:
         groups = self.geometry.groups
@@ -219,7 +249,7 @@ class ConvolutionContribution(ProductContribution):
     _DENSE: ClassVar[dict[str, Callable[[ConvolutionContribution, slice], Tensor]]] = {
         "patches": _by_patches,
         "flipped patches": _by_flipped_patches,
-        "one by one": _one_by_one,
+        "kernel": _by_kernel,
     }
 
 
@@ -228,6 +258,10 @@ def _joined(factor: Tensor) -> Tensor:
     if factor.shape[1] == 1:
         return factor[:, 0]
     return factor.permute(0, 2, 3, 1, 4).flatten(3)
+
+
+def _samples_at_once(weights: int) -> int:
+    return max(1, min(_AT_ONCE, BLOCK_NUMBERS // max(1, weights)))
 
 
 def weight_gradient(

@@ -12,11 +12,10 @@ from skgradood.gradients.precision import is_half, sum_dtype, whole_precision
 # Dense per-sample gradients are formed in blocks of about this many numbers, to stay in cache.
 BLOCK_NUMBERS = 1 << 21
 
-# Rows of more numbers are summed in pieces, on a CPU: of products, of norms, of inner products.
+# Rows of more numbers are summed in pieces, on a CPU: of products, of norms.
 _LONG_ROW = 4096
 _PIECE = 256
 _NORM_PIECE = 1024
-_DOT_PIECE = 1 << 16
 _SINGLE_OR_DOUBLE = (torch.float32, torch.float64)
 
 # A sum that is a smaller share of its absolute terms than this has lost over three digits, and
@@ -69,15 +68,6 @@ def least_share(factor: Tensor) -> float:
 def is_nonzero(rows: Tensor) -> Tensor:
     """Which rows of (m, ...) have a number other than zero, (m,) bool."""
     return rows.flatten(1).any(1)
-
-
-def squared_norm_of_one(vector: Tensor) -> float:
-    """Squared norm of one vector in float32 or float64 on a CPU, in a call or two.
-
-    Within a piece the library's inner product adds in the vector's precision, to 1e-8 of the sum
-    for float32. It is infinite where squares are beyond that precision.
-    """
-    return sum(float(torch.dot(piece, piece)) for piece in vector.split(_DOT_PIECE))
 
 
 def _squared_norms_by_pieces(flat: Tensor) -> Tensor:

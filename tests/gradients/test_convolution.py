@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from skgradood.gradients.convolution import ConvolutionContribution, ConvolutionGeometry
 from tests.gradients.test_invariants import convolutions
 
-WAYS = ["_by_patches", "_by_flipped_patches", "_one_by_one"]
+WAYS = ["_by_patches", "_by_flipped_patches", "_by_kernel"]
 
 
 def contribution_of(layer, X):
@@ -37,7 +37,7 @@ def test_all_ways_agree_with_torch_for_two_rows_a_sample(drawn):
     layer.padding_mode = "zeros"
     X = torch.randn(6, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     contribution, expected = contribution_of(layer.double(), X)
-    ways = WAYS if max(layer.stride) == 1 else ["_by_patches", "_one_by_one"]
+    ways = WAYS if max(layer.stride) == 1 else ["_by_patches", "_by_kernel"]
     for way in ways:
         torch.testing.assert_close(getattr(contribution, way)(slice(1, 3)), expected[1:3])
     norms = expected.flatten(1).square().sum(1)
@@ -50,7 +50,7 @@ def test_all_ways_agree_with_torch_for_two_rows_a_sample(drawn):
     [
         (1, 32, 4, 16, "patches"),
         (96, 4, 3, 14, "flipped patches"),
-        (32, 128, 5, 32, "one by one"),
+        (32, 128, 5, 32, "kernel"),
         (128, 100, 4, 4, "gram"),
     ],
 )
@@ -61,11 +61,11 @@ def test_the_cost_model_prefers_what_was_measured_to_be_quickest(n_in, n_out, ke
 
 
 @pytest.mark.parametrize("scale", [1e25, 1e-25, 0.0])
-def test_squares_beyond_float32_are_kept_where_gradients_come_one_by_one(scale):
+def test_squares_beyond_float32_are_kept_where_a_kernel_forms_gradients(scale):
     contribution, expected = contribution_of(
         torch.nn.Conv2d(32, 128, 5, padding=2), torch.randn(4, 32, 32, 32)
     )
-    assert contribution._cheapest(contribution._ways) == "one by one"
+    assert contribution._cheapest(contribution._ways) == "kernel"
     contribution.pointwise[0] *= scale
     expected[0] *= scale
     norms = expected.double().flatten(1).square().sum(1)
@@ -74,7 +74,7 @@ def test_squares_beyond_float32_are_kept_where_gradients_come_one_by_one(scale):
 
 @pytest.mark.parametrize(
     ("way", "layer", "size"),
-    [("one by one", (32, 128, 5), 32), ("gram", (64, 128, 3), 2)],
+    [("kernel", (32, 128, 5), 32), ("gram", (64, 128, 3), 2)],
 )
 def test_no_gradient_is_formed_once_more_for_a_factor_of_zeros(way, layer, size, monkeypatch):
     *channels, kernel = layer

@@ -42,7 +42,7 @@ CONTRIBUTIONS = {
     "dense": lambda: linear(50),
     "patches": lambda: convolution(1, 32, 4, 16),
     "flipped patches": lambda: convolution(96, 4, 3, 14),
-    "one by one": lambda: convolution(32, 128, 5, 32),
+    "kernel": lambda: convolution(32, 128, 5, 32),
     "Gram of patches": lambda: convolution(64, 128, 3, 2),
 }
 

@@ -33,7 +33,11 @@ def is_of_elements(tensor: Tensor) -> bool:
 def normed_leaves(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
     """The leaves v and g of a weight norm g v / ‖v‖ by the first dimension; None of aught else."""
     node = tensor.grad_fn
-    if node is None or node.name() != "WeightNormInterfaceBackward0" or node._saved_dim != 0:
+    if (
+        node is None
+        or node.name() != "WeightNormInterfaceBackward0"
+        or getattr(node, "_saved_dim", None) != 0
+    ):
         return None
     direction, size = (getattr(following, "variable", None) for following, _ in node.next_functions)
     if direction is None or size is None or direction.ndim < 2 or direction.is_complex():
