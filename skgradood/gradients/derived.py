@@ -9,6 +9,7 @@ from torch import Tensor
 
 from skgradood.gradients.contributions import (
     Contribution,
+    FactorLayout,
     ProductContribution,
     dense_where_distrusted,
 )
@@ -83,13 +84,15 @@ class ScaledContribution(Contribution):
 
 @dataclass
 class NormedContribution(ProductContribution):
-    """Gradients of the direction v of a weight norm w = g v / ‖v‖, by the first dimension.
+    """Gradients of the direction v of a weight norm w = g v / ‖v‖ that rows meet once.
+
+    The norm is taken over all dimensions but the first.
 
     With u = v / ‖v‖ and the gradient G of w, row by row ∂v = (g / ‖v‖) (G - ⟨G, u⟩ u): what G has
     along the direction is the gradient of g.
 
-    ``derived`` is what w receives, ``units`` (out, k) are the rows u, and ``ratios`` (out,) are
-    g / ‖v‖. ``shape`` is that of v.
+    ``derived``, an outer product a row, is what w receives, ``units`` (out, k) are the rows u, and
+    ``ratios`` (out,) are g / ‖v‖. ``shape`` is that of v.
     """
 
     derived: Contribution
@@ -110,39 +113,35 @@ class NormedContribution(ProductContribution):
         return self.derived.numbers_a_row()
 
     def squared_norm(self) -> Tensor:
-        factors = self._rows()
-        if factors is None:
-            return super().squared_norm()
-        left, right = factors
-        squares, along = right.square().sum(1, keepdim=True), right @ self.units.mT
-        weights = (left * self.ratios).square()
-        norms = inner_products(weights, squares - along.square())
-        bound = inner_products(weights, squares.expand_as(weights))
+        left, right = self._factors()
+        if not left.is_cpu:  # where looking for what cancels would make the device wait
+            return self._terms(widened(left), widened(right))[0].clamp_min(0)
+        norms, bound = self._terms(left, right)
         trusted = (norms >= least_share(right) * bound) & ~out_of_range(norms)
         return dense_where_distrusted(self, norms, trusted)
 
+    def _terms(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared norms, and what they would be without that along the direction."""
+        squares, along = right.square().sum(1, keepdim=True), right @ self.units.to(right.dtype).mT
+        weights = (left * self.ratios).square()
+        norms = inner_products(weights, squares - along.square())
+        return norms, inner_products(weights, squares.expand_as(weights))
+
     def sizes(self) -> Tensor:
         """Gradients of g, (n, out)."""
-        layout = self.derived.factor_layout()
-        if layout is None or layout.groups > 1 or not self.derived.prefers_factors():
-            blocks = row_blocks(self.n, self.derived.numbers_a_row())
-            dense = (whole_precision(self.derived.dense(rows)).flatten(2) for rows in blocks)
-            return torch.cat([(gradients * self.units).sum(2) for gradients in dense])
-        parts = []
-        for rows in row_blocks(self.n, layout.positions * sum(self.units.shape)):
-            left, right = (whole_precision(f[:, 0]) for f in self.derived.factors(rows))
-            parts.append((left * (self.units @ right)).sum(2))
-        return torch.cat(parts)
+        left, right = self._factors()
+        return left * (right @ self.units.mT)
 
     def is_nonzero(self) -> Tensor:
-        factors = self._rows()
-        assert factors is not None
-        return is_nonzero(factors[0]) & is_nonzero(factors[1])
+        left, right = self._factors()
+        return is_nonzero(left) & is_nonzero(right)
 
-    def _rows(self) -> tuple[Tensor, Tensor] | None:
-        """Factors (n, out) and (n, k) of gradients that are outer products."""
-        layout = self.derived.factor_layout()
-        if layout is None or layout.groups > 1 or layout.positions > 1:
-            return None
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        """Factors (n, out) and (n, k)."""
         left, right = self.derived.factors(slice(None))
         return whole_precision(left[:, 0, :, 0]), whole_precision(right[:, 0, :, 0])
+
+
+def is_outer_product(contribution: Contribution) -> bool:
+    """Whether gradients are products of two vectors each, as where rows meet a linear map."""
+    return contribution.factor_layout() == FactorLayout(groups=1, positions=1)

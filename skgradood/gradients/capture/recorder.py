@@ -14,6 +14,7 @@ from skgradood.gradients.derived import (
     JacobianContribution,
     NormedContribution,
     ScaledContribution,
+    is_outer_product,
 )
 from skgradood.gradients.errors import StrategyRefused
 from skgradood.gradients.layer_gradient import LayerGradient
@@ -114,7 +115,7 @@ class Recorder:
         if scale is not None:
             return [ScaledContribution(contribution, scale)]
         leaves = normed_leaves(use.tensor)
-        if leaves is not None:
+        if leaves is not None and is_outer_product(contribution):
             return self._carry_by_norm(use, contribution, *leaves)
         # A Jacobian is linear over the reals only, so it does not serve complex tensors.
         if use.tensor.numel() <= self.n and not use.tensor.is_complex():
