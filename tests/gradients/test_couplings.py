@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from skgradood.gradients import layer_gradient_norms
+from skgradood.gradients.capture import propagation
 from skgradood.gradients.errors import StrategyRefused
 from tests.gradients import modules
 from tests.gradients.cases import SquaredOutput, seeded
@@ -97,3 +98,20 @@ def test_what_is_written_into_after_its_use_is_refused():
     module = SquaredOutput(WritesAfterUse())
     with pytest.raises(StrategyRefused, match="written into after"):
         layer_gradient_norms(module, torch.ones(4, 3), engine="capture", verify=False)
+
+
+@pytest.mark.parametrize("dim", [1, -1, 2])
+def test_softmax_along_other_dimensions_is_not_tried_on_copies(dim, monkeypatch):
+    monkeypatch.setattr(propagation, "axes_by_probing", lambda *_: pytest.fail("tried"))
+
+    class Softmax(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(seeded((3, 4), torch.float64))
+
+        def log_prob(self, X):
+            return (self.scale * X).log_softmax(dim).exp().square().sum((1, 2))
+
+    module, X = Softmax(), seeded((5, 3, 4), torch.float64)
+    norms = layer_gradient_norms(module, X, engine="capture")
+    np.testing.assert_allclose(norms, layer_gradient_norms(module, X, engine="loop"), rtol=1e-9)

@@ -68,6 +68,9 @@ ELEMENTWISE_OF_ONE = spellings(
     *("alias", "nan_to_num", "sigmoid", "tanh"),
 ) | attributes("data", "real", "imag")
 
+# Elements along one dimension depend on each other.
+NORMALISATIONS = spellings("softmax", "log_softmax")
+
 # Their second tensor tells a dtype and a device.
 CASTS = spellings("to", "type_as")
 

@@ -19,6 +19,7 @@ from skgradood.gradients.capture.functions import (
     IN_THE_SHAPE_OF,
     INDEXING,
     MOVES,
+    NORMALISATIONS,
     REDUCTIONS,
 )
 from skgradood.gradients.capture.probing import axes_by_probing
@@ -62,6 +63,8 @@ class AxisPropagation:
         if function in REDUCTIONS and len(known) == 1:
             axis = _reduced(known[0], args, kwargs, outputs[0])
             return [axis] * len(outputs)
+        if function in NORMALISATIONS and _is_along_another(known[0], args, kwargs):
+            return [known[0][1]]
         if function in _LOSSES and _is_row_by_row(args, kwargs, known):
             return [known[0][1]]
         if function in IN_THE_SHAPE_OF and args[0] is not known[0][0]:  # a constant
@@ -145,6 +148,13 @@ def _is_row_by_row(
         and all(any(tensor is a for a in args) for tensor, _ in inputs)
         and args[1].shape[:1] == args[0].shape[:1]
     )
+
+
+def _is_along_another(data: tuple[Tensor, BatchAxis], args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether a function along a dimension, its second argument, leaves the samples alone."""
+    tensor, axis = data
+    dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
+    return isinstance(dim, int) and tensor.ndim > 0 and dim % tensor.ndim != axis.dim
 
 
 def _reduced(
