@@ -57,6 +57,7 @@ def lower_precision(autocast: str | None, X: Tensor) -> AbstractContextManager:
     """A block under torch's autocast on the device of X; None changes nothing."""
     if autocast is None:
         return nullcontext()
+    # With the cache of casts that training has, and the engine cannot have.
     return torch.autocast(X.device.type, getattr(torch, autocast))
 
 

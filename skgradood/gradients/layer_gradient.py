@@ -40,7 +40,8 @@ class LayerGradient:
         Those of the parameter.
     contributions : list of Contribution
         What each use of the parameter adds; empty where the log-likelihood does not depend on it,
-        and of a parameter without elements.
+        and of a parameter without elements. They are kept as they were first read: other ones
+        make another gradient (``dataclasses.replace``).
     """
 
     name: str
