@@ -66,7 +66,7 @@ class Diagonal(Rotated):
 
     def norm_and_form(self, gradient: LayerGradient) -> Tensor:
         """Squared norms and quadratic forms from one reading of the gradient, (2, n)."""
-        return self._forms(gradient, with_norm=True)
+        return self._forms(gradient, with_norms=True)
 
     def _terms(self, gradient: LayerGradient) -> dict[str, Tensor]:
         return {"squares": self._squares(gradient)}

@@ -54,7 +54,7 @@ class Rotated(Approximation):
         self._converted: dict[tuple, Any] = {}
 
     def quadratic_form(self, gradient: LayerGradient) -> Tensor:
-        return self._forms(gradient, with_norm=False)[0]
+        return self._forms(gradient, with_norms=False)[0]
 
     def whitened(self, gradients: Tensor) -> Tensor:
         basis = self._basis_for(gradients)
@@ -81,28 +81,27 @@ class Rotated(Approximation):
             products += layout.positions * math.prod(self.basis.sizes)
         return products < self.basis.products()
 
-    def _forms(self, gradient: LayerGradient, *, with_norm: bool) -> Tensor:
+    def _forms(self, gradient: LayerGradient, *, with_norms: bool) -> Tensor:
         """Squared norms of the coordinates if wanted, and quadratic forms, (1 or 2, n)."""
         if not gradient.contributions:
-            shape = (1 + with_norm, gradient.n)
+            shape = (1 + with_norms, gradient.n)
             return torch.zeros(shape, dtype=sum_dtype(gradient.device), device=gradient.device)
         if not self.form_reads_factors(gradient):
             coordinates = self._coordinates(gradient)
-            weights = self._weights(coordinates.like, with_norm=with_norm)
-            return weighted_sums_of_squares(coordinates, weights)
+            inverse = self._inverse_for(coordinates.like)
+            return weighted_sums_of_squares(coordinates, inverse, with_norms=with_norms)
         parts = []
         for left, right in self._rotated_factors(gradient):
-            weights = self._weights(left, with_norm=with_norm)
+            inverse = self._inverse_for(left)
             if left.shape[2] > 1:
-                parts.append(weighted_sums_of_squares(Products(left, right), weights))
+                products = Products(left, right)
+                parts.append(weighted_sums_of_squares(products, inverse, with_norms=with_norms))
             else:
                 factors = left[..., 0], right[..., 0]
-                parts.append(weighted_sums_of_outer_squares(*factors, weights))
+                parts.append(
+                    weighted_sums_of_outer_squares(*factors, inverse, with_norms=with_norms)
+                )
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-    def _weights(self, like: Tensor, *, with_norm: bool) -> list[Tensor | None]:
-        inverse = self._inverse_for(like)
-        return [None, inverse] if with_norm else [inverse]
 
     def _coordinates(self, gradient: LayerGradient) -> Rows:
         gradients = self._formed(gradient)

@@ -50,8 +50,7 @@ class Sketch(Rotated):
             return torch.zeros(gradient.n, dtype=sum_dtype(gradient.device), device=gradient.device)
         sketched = self._sketched(gradient)
         coordinates = sketched @ self.directions.to(sketched)
-        weights = [self._inverse_for(sketched)]
-        return weighted_sums_of_squares(Rows(coordinates), weights)[0]
+        return weighted_sums_of_squares(Rows(coordinates), self._inverse_for(sketched))[0]
 
     def whitened(self, gradients: Tensor) -> Tensor:
         raise ValueError(_NO_COORDINATES)

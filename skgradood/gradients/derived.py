@@ -63,7 +63,7 @@ class ScaledContribution(Contribution):
         return self.derived.dense(rows) * self.scale
 
     def squared_norm(self) -> Tensor:
-        weights = [widened(self.scale).square()]
+        weights = widened(self.scale).square()
         layout = self.derived.factor_layout()
         if layout is None or layout.groups > 1 or not self.derived.prefers_factors():
             blocks = row_blocks(self.n, self.derived.numbers_a_row())

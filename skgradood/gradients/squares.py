@@ -8,6 +8,7 @@ times as long as to do so in blocks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -18,48 +19,61 @@ from skgradood.gradients.precision import in_float64, sum_dtype, widened
 from skgradood.gradients.sums import BLOCK_NUMBERS, in_range, is_nonzero, out_of_range
 
 # Numbers in a block; sums within one are in its own precision, between blocks in `sum_dtype`.
-_BLOCK = 1 << 18
+_BLOCK = 1 << 19
+# Rows, and columns, of a product in a block, or numbers of a row, at most. A block has more than one
+# sample, so that threads take some each, and is not long and narrow: either costs up to three times
+# the time.
+_SIDE = 512
+_RUN = 1 << 17
 # Shorter rows are summed in `sum_dtype`: it costs nothing, and what a library of float32 products
 # makes of one row beside others, and alone, does not show.
 SHORT_ROW = 64
 # Rows that are added in their own precision before they go into a sum in float64.
 _ROWS_A_SUM = 64
 
+# Slices of each dimension of the coordinates.
+Place = tuple[slice, ...]
+
 
 class Block(NamedTuple):
-    """Some coordinates of some samples, (m, c); gone when the next block comes.
+    """Some coordinates of some samples, (m, *place); gone when the next block comes.
 
     ``memory`` is where their squares may be written.
     """
 
     samples: slice
-    coordinates: slice
     values: Tensor
     memory: Tensor
 
     def squares(self) -> Tensor:
-        """Squares (m, c), after which the values may be gone."""
+        """Squares (m, *place), after which the values may be gone."""
         return torch.mul(self.values, self.values, out=self.memory)
 
 
 class Rows:
-    """Coordinates as they are, (m, ...); ``like`` has their dtype and device."""
+    """Coordinates as they are, (m, ...); ``like`` has their dtype and device.
+
+    ``sizes`` are those of the coordinates' dimensions, here one.
+    """
 
     def __init__(self, rows: Tensor) -> None:
         flat = rows.reshape(len(rows), -1)
         self.flat = self.like = widened(flat) if flat.shape[1] <= SHORT_ROW else flat
-        self.shape = flat.shape
+        self.m, *self.sizes = flat.shape
 
-    def blocks(self) -> Iterator[Block]:
-        """All coordinates, those of all samples one after the other."""
-        m, k = self.shape
-        spare = self.flat.new_empty(min(m * k, _BLOCK))
-        for coordinates in slices(k, _BLOCK):
-            length = coordinates.stop - coordinates.start
-            for samples in slices(m, _BLOCK // length):
-                part = self.flat[samples, coordinates]
-                memory = spare[: part.numel()].view(part.shape)
-                yield Block(samples, coordinates, part, memory)
+    def places(self) -> Iterator[Place]:
+        """Divide the coordinates into those of one block."""
+        return ((run,) for run in slices(self.sizes[0], min(_RUN, _BLOCK)))
+
+    def blocks(self, place: Place) -> Iterator[Block]:
+        """Those of all samples, one block after the other."""
+        (run,) = place
+        length = run.stop - run.start
+        some = slices(self.m, _BLOCK // max(1, length))
+        spare = self.flat.new_empty(min(self.m, some[0].stop), length)
+        for samples in some:
+            part = self.flat[samples, run]
+            yield Block(samples, part, spare[: len(part)])
 
     def of(self, samples: slice) -> Rows:
         """Those of some samples."""
@@ -79,24 +93,33 @@ class Rows:
 
 
 class Products:
-    """Coordinates as sums of products, Σ_t left[m, p, t] right[m, q, t]; ``like`` likewise."""
+    """Coordinates as sums of products, Σ_t left[m, p, t] right[m, q, t]; ``like`` likewise.
+
+    ``sizes`` are p and q.
+    """
 
     def __init__(self, left: Tensor, right: Tensor) -> None:
         self.left, self.right = left, right
         self.like = left
-        self.shape = torch.Size((len(left), left.shape[1] * right.shape[1]))
+        self.m, *self.sizes = len(left), left.shape[1], right.shape[1]
 
-    def blocks(self) -> Iterator[Block]:
-        """All coordinates, those of all samples one after the other."""
-        m, p, q = len(self.left), self.left.shape[1], self.right.shape[1]
-        spare = self.left.new_empty(min(m * p * q, max(_BLOCK, q)))
-        for rows in slices(p, _BLOCK // q):
-            length = rows.stop - rows.start
-            for samples in slices(m, _BLOCK // (length * q)):
-                left, right = self.left[samples, rows], self.right[samples]
-                out = spare[: len(left) * length * q].view(len(left), length, q)
-                product = torch.bmm(left, right.mT, out=out).view(len(left), -1)
-                yield Block(samples, slice(rows.start * q, rows.stop * q), product, product)
+    def places(self) -> Iterator[Place]:
+        """Divide the coordinates into those of one block."""
+        p, q = self.sizes
+        width = min(_SIDE, q, _BLOCK)
+        height = min(_SIDE, _BLOCK // max(1, width))
+        return ((rows, columns) for rows in slices(p, height) for columns in slices(q, width))
+
+    def blocks(self, place: Place) -> Iterator[Block]:
+        """Those of all samples, one block after the other."""
+        left, right = self.left[:, place[0]], self.right[:, place[1]].mT
+        shape = left.shape[1], right.shape[2]
+        some = slices(self.m, _BLOCK // max(1, math.prod(shape)))
+        spare = self.left.new_empty(some[0].stop, *shape)
+        for samples in some:
+            out = spare[: samples.stop - samples.start]
+            product = torch.bmm(left[samples], right[samples], out=out)
+            yield Block(samples, product, product)
 
     def of(self, samples: slice) -> Products:
         """Those of some samples."""
@@ -115,38 +138,48 @@ class Products:
         return is_nonzero(self.left) & is_nonzero(self.right)
 
 
-def weighted_sums_of_squares(source: Rows | Products, weights: Sequence[Tensor | None]) -> Tensor:
-    """Σ_j w_j r_ij² of every sample, for several weights.
+def weighted_sums_of_squares(
+    source: Rows | Products, weights: Tensor, *, with_norms: bool = False
+) -> Tensor:
+    """Σ_j w_j r_ij² of every sample, after Σ_j r_ij² if that is wanted.
 
     Parameters
     ----------
     source : Rows or Products
         Coordinates in float32 or float64; what squares beyond its range is kept.
-    weights : sequence of (Tensor of k numbers, or None)
-        Not negative. None: all one.
+    weights : Tensor of k numbers
+        Not negative.
+    with_norms : bool, default=False
+        Whether to return squared norms, too.
 
     Returns
     -------
-    Tensor of shape (number of weights, m), in the device's `sum_dtype`
+    Tensor of shape (1, m) or (2, m), in the device's `sum_dtype`
     """
-    flat = [w if w is None else w.reshape(-1).to(source.like.dtype) for w in weights]
+    weights = weights.reshape(source.sizes)
+    w = weights.to(source.like.dtype)
     if not source.like.is_cpu:  # where looking for rows that overflow would make the device wait
+        kinds = [None, w.flatten()] if with_norms else [w.flatten()]
         return torch.cat(
-            [torch.stack([_weighted_norms(rows, w) for w in flat]) for rows in _whole_rows(source)],
+            [torch.stack([_norms(rows, kind) for kind in kinds]) for rows in _whole_rows(source)],
             dim=1,
         )
-    sums = torch.zeros(len(flat), source.shape[0], dtype=torch.float64)
-    for block in source.blocks():
-        squares = block.squares()
-        for total, w in zip(sums, flat, strict=True):
-            part = squares.sum(1) if w is None else squares @ w[block.coordinates]
-            total[block.samples] += part
+    sums = torch.zeros(1 + with_norms, source.m, dtype=torch.float64)
+    for place in source.places():
+        here = w[place].contiguous()
+        for block in source.blocks(place):
+            squares = block.squares()
+            if with_norms:
+                sums[0, block.samples] += squares.flatten(1).sum(1)
+            # Not a product with a vector, which adds up long rows in few digits.
+            weighted = torch.mul(squares, here, out=block.memory)
+            sums[-1, block.samples] += weighted.flatten(1).sum(1)
     if not in_range(sums):
+        exact = weights.flatten().double()
         for sample in (out_of_range(sums).any(0) & source.is_nonzero()).nonzero()[:, 0].tolist():
             squares = source.exactly(sample).square()
-            for total, given in zip(sums, weights, strict=True):
-                w = None if given is None else given.reshape(-1).double()
-                total[sample] = squares.sum() if w is None else squares @ w
+            sums[0, sample] = squares.sum()
+            sums[-1, sample] = squares @ exact
     return sums
 
 
@@ -157,19 +190,21 @@ def sum_of_squares_over_rows(source: Rows | Products) -> Tensor:
         parts = [rows.square().sum(0, dtype=wide) for rows in _whole_rows(source)]
         return torch.stack(parts).sum(0)
     total: Tensor | None = None
-    for samples in slices(source.shape[0], _ROWS_A_SUM):
-        partial = source.like.new_zeros(source.shape[1])
-        for block in source.of(samples).blocks():
-            if len(block.values) == 1:
-                partial[block.coordinates].addcmul_(block.values[0], block.values[0])
-            else:
-                partial[block.coordinates] += block.squares().sum(0)
-        total = accumulated(total, partial)
+    for samples in slices(source.m, _ROWS_A_SUM):
+        partial = source.like.new_zeros(source.sizes)
+        some = source.of(samples)
+        for place in some.places():
+            for block in some.blocks(place):
+                if len(block.values) == 1:
+                    partial[place].addcmul_(block.values[0], block.values[0])
+                else:
+                    partial[place] += block.squares().sum(0)
+        total = accumulated(total, partial.flatten())
     assert total is not None
     if is_in_range(total) or not source.is_nonzero().any():
         return total
-    total = torch.zeros(source.shape[1], dtype=torch.float64)
-    for sample in range(source.shape[0]):
+    total = torch.zeros(total.shape, dtype=torch.float64)
+    for sample in range(source.m):
         total += source.exactly(sample).square()
     return total
 
@@ -188,14 +223,14 @@ def is_in_range(total: Tensor) -> bool:
     return total.numel() == 0 or in_range(total.max())
 
 
-def _weighted_norms(rows: Tensor, weights: Tensor | None) -> Tensor:
+def _norms(rows: Tensor, weights: Tensor | None) -> Tensor:
     weighted = rows if weights is None else rows * weights.sqrt()
     return torch.linalg.vector_norm(weighted, dim=1, dtype=sum_dtype(rows.device)).square()
 
 
 def _whole_rows(source: Rows | Products) -> Iterator[Tensor]:
-    m, k = source.shape
-    return (source.of(samples).whole() for samples in slices(m, BLOCK_NUMBERS // k))
+    size = BLOCK_NUMBERS // max(1, math.prod(source.sizes))
+    return (source.of(samples).whole() for samples in slices(source.m, size))
 
 
 def slices(length: int, size: int) -> list[slice]:

@@ -23,7 +23,7 @@ def test_equals_formed_products(shape, dtype, digits):
     left, right, weights = factors(*shape, dtype=dtype)
     squares = formed_squares(left, right)
     expected = torch.stack([squares.sum((1, 2)), squares.flatten(1) @ weights.double()])
-    sums = weighted_sums_of_outer_squares(left, right, [None, weights])
+    sums = weighted_sums_of_outer_squares(left, right, weights, with_norms=True)
     assert sums.dtype == torch.float64
     torch.testing.assert_close(sums, expected, rtol=10.0**-digits, atol=0)
     over_rows = sum_of_outer_squares_over_rows(left, right).double()
@@ -36,7 +36,7 @@ def test_what_squares_beyond_float32_is_kept(scale):
     left[1] *= scale
     squares = formed_squares(left, right)
     expected = torch.stack([squares.sum((1, 2)), squares.flatten(1) @ weights.double()])
-    sums = weighted_sums_of_outer_squares(left, right, [None, weights])
+    sums = weighted_sums_of_outer_squares(left, right, weights, with_norms=True)
     torch.testing.assert_close(sums, expected, rtol=1e-6, atol=0)
 
 
@@ -44,7 +44,7 @@ def test_zeros_beside_what_is_beyond_float32_are_zero():
     left, right, weights = factors(4, 20, 30)
     left[1] = 0
     right[1] *= 1e25
-    sums = weighted_sums_of_outer_squares(left, right, [None, weights])
+    sums = weighted_sums_of_outer_squares(left, right, weights, with_norms=True)
     assert sums[:, 1].tolist() == [0, 0]
     assert (sums[:, [0, 2, 3]] > 0).all()
 
