@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from skgradood.gradients import LayerGradient
+from skgradood.gradients.costs import ReadingCosts
 from skgradood.gradients.precision import in_float64
 from skgradood.gradients.squares import accumulated
 
@@ -186,16 +187,13 @@ class Approximation(ABC):
     def trace(self) -> float:
         """Trace of the undamped approximation."""
 
-    def sums_read_factors(self, gradient: LayerGradient, *, formed: bool = False) -> bool:
-        """Whether `update` is quicker from this gradient's factors than from itself, formed.
+    def costs_of_sums(self, gradient: LayerGradient) -> ReadingCosts:
+        """What `update` takes for one sample of a gradient."""
+        return self.costs_of_form(gradient)
 
-        ``formed`` says whether it is formed anyway, for another reader.
-        """
-        return self.form_reads_factors(gradient, formed=formed)
-
-    def form_reads_factors(self, gradient: LayerGradient, *, formed: bool = False) -> bool:
-        """Whether `quadratic_form` is quicker from its factors, likewise."""
-        return False
+    @abstractmethod
+    def costs_of_form(self, gradient: LayerGradient) -> ReadingCosts:
+        """What `quadratic_form` takes for one sample of a gradient."""
 
     def _add(self, name: str, value: Tensor) -> None:
         self.sums[name] = accumulated(self.sums.get(name), value)

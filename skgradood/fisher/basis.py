@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 from skgradood.gradients import LayerGradient
-from skgradood.gradients.contributions import Factors
+from skgradood.gradients.contributions import FactorLayout, Factors
+from skgradood.gradients.costs import WRITTEN
+
+# Columns of a matrix below which products with it are slow.
+_THIN = 32
 
 
 @dataclass(frozen=True)
@@ -77,19 +81,27 @@ class KroneckerBasis:
             self.sizes, tuple(v if v is None else v.square() for v in self.vectors)
         )
 
-    def products(self) -> int:
-        """Multiplications that rotating one formed gradient takes."""
-        return math.prod(self.sizes) * sum(self._rotated())
+    @property
+    def n_coordinates(self) -> int:
+        """Numbers in the coordinates of one gradient."""
+        return math.prod(
+            size if vectors is None else vectors.shape[1]
+            for size, vectors in zip(self.sizes, self.vectors, strict=True)
+        )
 
-    def products_of_factors(self, positions: int) -> int:
-        """Multiplications that rotating one sample's factors takes."""
-        first, *others = self._rotated()
-        if self.channels is None:
-            channels, q = 0, math.prod(self.sizes[1:])
-        else:  # about as many places as positions have channels, and then patches are taken
-            channels, q = self.sizes[1] * others[0], others[0] * self.sizes[2]
-            others = others[1:]
-        return positions * (self.sizes[0] * first + channels + q * sum(others))
+    def cost(self) -> float:
+        """What rotating one formed gradient takes, see `skgradood.gradients.costs`."""
+        return math.prod(self.sizes) * sum(self._costs())
+
+    def cost_of_factors(self, layout: FactorLayout) -> float:
+        """What rotating one sample's factors takes."""
+        first, *others = self._costs()
+        q = math.prod(self.sizes[1:])
+        channels = 0.0
+        if self.channels is not None:  # they are rotated before patches are taken
+            channels = layout.places * self.sizes[1] * others[0]
+            others, q = others[1:], self.channels.shape[1] * self.sizes[2]
+        return channels + layout.positions * (self.sizes[0] * first + q * sum(others))
 
     def to(self, like: Tensor | LayerGradient) -> KroneckerBasis:
         """The basis in the dtype, and on the device, of a tensor or gradient."""
@@ -98,21 +110,31 @@ class KroneckerBasis:
         )
         return KroneckerBasis(self.sizes, tuple(vectors))
 
-    def _rotated(self) -> list[int]:
-        return [0 if vectors is None else vectors.shape[1] for vectors in self.vectors]
+    def _costs(self) -> list[float]:
+        """What a number takes to be rotated along each mode."""
+        return [0.0 if v is None else v.shape[1] + WRITTEN for v in self.vectors]
 
 
 def _along(gradients: Tensor, mode: int, vectors: Tensor) -> Tensor:
-    """Contract mode ``mode`` of (m, *sizes) with the rows of (size, k)."""
+    """Contract mode ``mode`` of (m, *sizes) with the rows of (size, k).
+
+    One product of large matrices is several times as quick as one for every thin matrix, and
+    worth a copy of these where they are very thin.
+    """
     dim = mode + 1
     if dim == gradients.ndim - 1:
+        if dim > 1 and len(vectors) < _THIN <= gradients.shape[dim - 1]:
+            return (vectors.mT @ gradients.mT).mT
         return gradients @ vectors
     before, after = gradients.shape[:dim], gradients.shape[dim + 1 :]
     matrices = gradients.reshape(-1, gradients.shape[dim], math.prod(after))
-    if matrices.shape[2] < matrices.shape[1]:  # one product, not one for every thin matrix
+    _, size, width = matrices.shape
+    if width >= size:
+        rotated = vectors.mT @ matrices
+    elif width >= _THIN:
         rotated = (matrices.mT @ vectors).mT
     else:
-        rotated = vectors.mT @ matrices
+        rotated = (matrices.mT.contiguous() @ vectors).mT
     return rotated.reshape(*before, vectors.shape[1], *after)
 
 

@@ -11,6 +11,7 @@ from skgradood.fisher.approximation import Approximation, FisherOptions
 from skgradood.fisher.basis import KroneckerBasis
 from skgradood.fisher.rotated import Rotated
 from skgradood.gradients import LayerGradient
+from skgradood.gradients.costs import SQUARED, ReadingCosts
 
 
 class Identity(Approximation):
@@ -29,8 +30,9 @@ class Identity(Approximation):
     def finalize(self) -> None:
         self.complete = True
 
-    def form_reads_factors(self, gradient: LayerGradient, *, formed: bool = False) -> bool:
-        return not formed
+    def costs_of_form(self, gradient: LayerGradient) -> ReadingCosts:
+        # A norm has ways of its own, of which forming the gradient is the last.
+        return ReadingCosts(gradient.cost(), SQUARED * math.prod(self.shape))
 
     def quadratic_form(self, gradient: LayerGradient) -> Tensor:
         return gradient.squared_norm()
@@ -57,12 +59,6 @@ class Diagonal(Rotated):
         super().__init__(name, shape, options)
         sizes = (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (math.prod(shape),)
         self.basis = KroneckerBasis(sizes, (None,) * len(sizes))
-
-    def form_reads_factors(self, gradient: LayerGradient, *, formed: bool = False) -> bool:
-        layout = gradient.factor_layout()
-        if layout is None or layout.groups > 1 or len(self.basis.sizes) == 1:
-            return False
-        return layout.positions == 1 or (not formed and gradient.prefers_factors())
 
     def norm_and_form(self, gradient: LayerGradient) -> Tensor:
         """Squared norms and quadratic forms from one reading of the gradient, (2, n)."""

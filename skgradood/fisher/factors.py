@@ -9,6 +9,7 @@ from torch import Tensor
 
 from skgradood.gradients import LayerGradient
 from skgradood.gradients.contributions import Factors
+from skgradood.gradients.costs import COPIED, ReadingCosts, read_factors
 from skgradood.gradients.precision import in_float64, sum_dtype, widened
 from skgradood.gradients.sums import row_blocks
 
@@ -33,7 +34,7 @@ class ModeMoments:
 
     def of_gradients(self, gradient: LayerGradient) -> Moments:
         """Σ over samples of G₍ₖ₎ G₍ₖ₎ᵀ, for the unfolding of every mode k."""
-        if self.prefers_factors(gradient):
+        if read_factors(gradient.cost(), [self.costs(gradient)])[0]:
             return self._sum_of_blocks(gradient, self._gradients_of_factors)
         gradients = gradient.dense()
         if len(self.sizes) == 1:
@@ -52,21 +53,22 @@ class ModeMoments:
         """
         return self._sum_of_blocks(gradient, self._activations)
 
-    def prefers_factors(self, gradient: LayerGradient) -> bool:
-        """Whether `of_gradients` takes fewer multiplications from the factors."""
-        layout = gradient.factor_layout()
-        if layout is None or layout.groups > 1 or len(self.sizes) == 1:
-            return False
-        positions = layout.positions
+    def costs(self, gradient: LayerGradient) -> ReadingCosts:
+        """What `of_gradients` takes for one sample."""
         first, q = self.sizes[0], math.prod(self.sizes[1:])
         others = sum(self.sizes[1:])
-        by_factors = positions**2 * (first + q) + positions * (first**2 + q * others)
-        return by_factors < first * q * (positions + first + others)
+        formed = float(first * q * (first + others))
+        layout = gradient.factor_layout()
+        if layout is None or layout.groups > 1 or len(self.sizes) == 1:
+            return ReadingCosts(math.inf, formed)
+        positions = layout.positions
+        products = positions**2 * (first + q) + positions * (first**2 + q * others)
+        return ReadingCosts(COPIED * layout.copied + products, formed)
 
     def _sum_of_blocks(
         self, gradient: LayerGradient, moments: Callable[[Factors], Moments]
     ) -> Moments:
-        groups, positions = gradient.factor_layout() or (1, 1)
+        groups, positions, *_ = gradient.factor_layout() or (1, 1)
         numbers = positions * (self.sizes[0] + groups * math.prod(self.sizes[1:]))
         blocks = [moments(gradient.factors(rows)) for rows in row_blocks(gradient.n, numbers)]
         return [sum(matrices[1:], start=matrices[0]) for matrices in zip(*blocks, strict=True)]

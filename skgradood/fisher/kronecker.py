@@ -13,6 +13,7 @@ from skgradood.fisher.factors import ModeMoments
 from skgradood.fisher.rotated import Rotated, without_rounding
 from skgradood.fisher.views import mode_sizes
 from skgradood.gradients import LayerGradient
+from skgradood.gradients.costs import ReadingCosts
 
 
 class KFAC(Rotated):
@@ -40,13 +41,15 @@ class KFAC(Rotated):
     def _mode_sizes(self) -> tuple[int, ...]:
         return mode_sizes(self.shape, self.options.max_factor_size)
 
-    def sums_read_factors(self, gradient: LayerGradient, *, formed: bool = False) -> bool:
-        return self._reads_activations(gradient) or self._moments().prefers_factors(gradient)
+    def costs_of_sums(self, gradient: LayerGradient) -> ReadingCosts:
+        if self._reads_activations(gradient):
+            return ReadingCosts(0.0, math.inf)
+        return self._moments().costs(gradient)
 
     def _terms(self, gradient: LayerGradient) -> dict[str, Tensor]:
         if self._reads_activations(gradient):
             kind, matrices = "activations", self._moments().of_activations(gradient)
-            _, positions = gradient.factor_layout() or (1, 1)
+            _, positions, *_ = gradient.factor_layout() or (1, 1)
             n_terms = gradient.n * positions
         else:
             kind, matrices = "gradients", self._moments().of_gradients(gradient)
@@ -125,10 +128,10 @@ class EKFAC(KFAC):
     key = "ekfac"
     n_passes = 2
 
-    def sums_read_factors(self, gradient: LayerGradient, *, formed: bool = False) -> bool:
+    def costs_of_sums(self, gradient: LayerGradient) -> ReadingCosts:
         if not self._has_basis():
-            return super().sums_read_factors(gradient, formed=formed)
-        return self.form_reads_factors(gradient, formed=formed)
+            return super().costs_of_sums(gradient)
+        return self.costs_of_form(gradient)
 
     def _terms(self, gradient: LayerGradient) -> dict[str, Tensor]:
         if not self._has_basis():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import compress
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from skgradood.fisher.approximation import Approximation
 from skgradood.fisher.diagonal import Diagonal, Identity
 from skgradood.gradients import LayerGradient
+from skgradood.gradients.costs import read_factors
 from skgradood.gradients.growing import GrowingTensor
 from skgradood.gradients.layers import LayerLayout
 from skgradood.gradients.precision import sum_dtype, widened
@@ -44,11 +46,10 @@ class FisherSums:
     def update(self, gradient: LayerGradient) -> None:
         members = self._batch.get(gradient.name, [])
         active = [a for a in members if a.n_passes > 0]
-        formed = not all(a.sums_read_factors(gradient) for a in active)
-        forming = [a for a in active if not a.sums_read_factors(gradient, formed=formed)]
-        for approximation in active:
-            if approximation not in forming:
-                approximation.update(gradient)
+        by_factors = read_factors(gradient.cost(), [a.costs_of_sums(gradient) for a in active])
+        for approximation in compress(active, by_factors):
+            approximation.update(gradient)
+        forming = [a for a, is_read in zip(active, by_factors, strict=True) if not is_read]
         for piece in _formed(gradient) if forming else ():
             for approximation in forming:
                 approximation.update(piece)
@@ -91,17 +92,14 @@ class QuadraticForms:
         if slot.split is not None:
             self._update_channels(gradient, members, slot.split)
             return
-        readers = {k: members[k[-1]] for k in self._readings}
-        formed = not all(a.form_reads_factors(gradient) for a in readers.values())
-        forming = {
-            k: a for k, a in readers.items() if not a.form_reads_factors(gradient, formed=formed)
-        }
-        for k, approximation in readers.items():
-            if k not in forming:
-                self._add(k, gradient, approximation)
+        readers = [members[k[-1]] for k in self._readings]
+        by_factors = read_factors(gradient.cost(), [a.costs_of_form(gradient) for a in readers])
+        for k in compress(self._readings, by_factors):
+            self._add(k, gradient, members[k[-1]])
+        forming = [k for k, is_read in zip(self._readings, by_factors, strict=True) if not is_read]
         for piece in _formed(gradient) if forming else ():
-            for k, approximation in forming.items():
-                self._add(k, piece, approximation)
+            for k in forming:
+                self._add(k, piece, members[k[-1]])
 
     def commit(self) -> None:
         self._committed.append(self._by_layer.mT)

@@ -12,6 +12,7 @@ from torch import Tensor
 from skgradood.fisher.approximation import Approximation, FisherOptions
 from skgradood.fisher.basis import KroneckerBasis
 from skgradood.gradients import LayerGradient
+from skgradood.gradients.costs import COPIED, SQUARED, ReadingCosts, read_factors
 from skgradood.gradients.outer import (
     sum_of_outer_squares_over_rows,
     weighted_sums_of_outer_squares,
@@ -70,23 +71,23 @@ class Rotated(Approximation):
     def trace(self) -> float:
         return float(self.eigenvalues.sum())
 
-    def form_reads_factors(self, gradient: LayerGradient, *, formed: bool = False) -> bool:
+    def costs_of_form(self, gradient: LayerGradient) -> ReadingCosts:
+        coordinates = self.basis.n_coordinates
+        formed = self.basis.cost() + SQUARED * coordinates
         layout = gradient.factor_layout()
         if layout is None or layout.groups > 1 or len(self.basis.sizes) == 1:
-            return False
-        if layout.positions == 1:
-            return True
-        products = self.basis.products_of_factors(layout.positions)
-        if formed:
-            products += layout.positions * math.prod(self.basis.sizes)
-        return products < self.basis.products()
+            return ReadingCosts(math.inf, formed)
+        # Of outer products, sums of squares need no coordinates.
+        squared = SQUARED * coordinates if layout.positions > 1 else 0.0
+        factors = COPIED * layout.copied + self.basis.cost_of_factors(layout)
+        return ReadingCosts(factors + layout.positions * coordinates + squared, formed)
 
     def _forms(self, gradient: LayerGradient, *, with_norms: bool) -> Tensor:
         """Squared norms of the coordinates if wanted, and quadratic forms, (1 or 2, n)."""
         if not gradient.contributions:
             shape = (1 + with_norms, gradient.n)
             return torch.zeros(shape, dtype=sum_dtype(gradient.device), device=gradient.device)
-        if not self.form_reads_factors(gradient):
+        if not self._reads_factors(gradient):
             coordinates = self._coordinates(gradient)
             inverse = self._inverse_for(coordinates.like)
             return weighted_sums_of_squares(coordinates, inverse, with_norms=with_norms)
@@ -102,6 +103,9 @@ class Rotated(Approximation):
                     weighted_sums_of_outer_squares(*factors, inverse, with_norms=with_norms)
                 )
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _reads_factors(self, gradient: LayerGradient) -> bool:
+        return read_factors(gradient.cost(), [self.costs_of_form(gradient)])[0]
 
     def _coordinates(self, gradient: LayerGradient) -> Rows:
         gradients = self._formed(gradient)
@@ -146,7 +150,7 @@ class Rotated(Approximation):
 
     def _rotated_factors(self, gradient: LayerGradient) -> Iterator[tuple[Tensor, Tensor]]:
         """Blocks of coordinates as factors left (m, p, t) and right (m, q, t)."""
-        _, positions = gradient.factor_layout() or (1, 1)
+        _, positions, *_ = gradient.factor_layout() or (1, 1)
         numbers = positions * (self.basis.sizes[0] + math.prod(self.basis.sizes[1:]))
         # Many positions make a product of matrices of one sample alone; of one position each,
         # samples come in blocks of which everything that is made of them stays in the cache.
@@ -158,7 +162,7 @@ class Rotated(Approximation):
 
     def _squares(self, gradient: LayerGradient) -> Tensor:
         """Σ over samples of squared coordinates, ``basis.sizes``."""
-        if not self.form_reads_factors(gradient):
+        if not self._reads_factors(gradient):
             return sum_of_squares_over_rows(self._coordinates(gradient)).reshape(self.basis.sizes)
         total: Tensor | None = None
         for left, right in self._rotated_factors(gradient):

@@ -58,13 +58,9 @@ class Sketch(Rotated):
     def effective_dims(self) -> Tensor:
         raise ValueError(_NO_COORDINATES)
 
-    def form_reads_factors(self, gradient: LayerGradient, *, formed: bool = False) -> bool:
-        layout = gradient.factor_layout()
-        return layout is not None and layout.groups == 1 and len(self.basis.sizes) > 1
-
     def _sketched(self, gradient: LayerGradient) -> Tensor:
         """(n, size)."""
-        if not self.form_reads_factors(gradient):
+        if not self._reads_factors(gradient):
             gradients = self._formed(gradient)
             return self._basis_for(gradients).rotate(gradients).flatten(1)
         parts = [left @ right.mT for left, right in self._rotated_factors(gradient)]

@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
+from skgradood.gradients.costs import WRITTEN
 from skgradood.gradients.precision import whole_precision
 from skgradood.gradients.sums import (
     BLOCK_NUMBERS,
@@ -47,10 +48,25 @@ class Factors(NamedTuple):
 
 
 class FactorLayout(NamedTuple):
-    """Groups of channels, and positions, of a gradient that is a sum of products."""
+    """How a gradient is a sum of products.
+
+    Attributes
+    ----------
+    groups : int
+        Groups of channels.
+    positions : int
+        Terms of the sum.
+    places : int
+        Where the channels of the weight's second dimension lie before patches are taken: with a
+        stride there are more of them than positions.
+    copied : int
+        Numbers of one sample that are copied into patches.
+    """
 
     groups: int
     positions: int
+    places: int
+    copied: int = 0
 
 
 class Contribution(ABC):
@@ -93,9 +109,9 @@ class Contribution(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} is no sum of products")
 
-    def prefers_factors(self) -> bool:
-        """Whether their products, in blocks that are not kept, are quicker than `dense`."""
-        return False
+    def cost(self) -> float:
+        """What `dense` takes for one sample, see `skgradood.gradients.costs`."""
+        return WRITTEN * math.prod(self.shape)
 
     def form(self) -> Hashable:
         """What contributions have in common that can be `joined`; by default nobody else has it."""
@@ -135,6 +151,9 @@ class DenseContribution(Contribution):
 
     def dense(self, rows: slice) -> Tensor:
         return self.gradients[rows]
+
+    def cost(self) -> float:
+        return 0.0
 
     def form(self) -> Hashable:
         return DenseContribution, self.gradients.dtype
@@ -177,7 +196,7 @@ class OuterContribution(ProductContribution):
 
     def factor_layout(self) -> FactorLayout | None:
         _, positions, width = self._left().shape
-        return FactorLayout(1, positions) if self.shape[:1] == (width,) else None
+        return FactorLayout(1, positions, positions) if self.shape[:1] == (width,) else None
 
     def factors(self, rows: slice, channels: Tensor | None = None) -> Factors:
         left, right = self._left(), self.activations
@@ -189,8 +208,8 @@ class OuterContribution(ProductContribution):
             transposed = transposed.flatten(1, 2)
         return Factors(left[rows].mT[:, None], transposed[:, None])
 
-    def prefers_factors(self) -> bool:
-        return True
+    def cost(self) -> float:
+        return (self.activations.shape[1] + WRITTEN) * math.prod(self.shape)
 
     def form(self) -> Hashable:
         dtypes = self.activations.dtype, self.output_gradients.dtype

@@ -109,8 +109,10 @@ class ConvolutionContribution(ProductContribution):
         return self._ways[self._cheapest(self._DENSE)].numbers
 
     def factor_layout(self) -> FactorLayout:
-        positions = self.patched.shape[1] * math.prod(self.pointwise.shape[3:])
-        return FactorLayout(self.geometry.groups, positions)
+        rows, groups = self.patched.shape[1], self.geometry.groups
+        positions = rows * math.prod(self.pointwise.shape[3:])
+        copied = 0 if self._is_of_points() else groups * positions * math.prod(self.shape[1:])
+        return FactorLayout(groups, positions, rows * math.prod(self.patched.shape[3:]), copied)
 
     def factors(self, rows: slice, channels: Tensor | None = None) -> Factors:
         patches, points = self._factors(rows, channels)
@@ -127,11 +129,12 @@ class ConvolutionContribution(ProductContribution):
         pointwise = torch.cat([part.pointwise for part in parts], dim=1)
         return cls(patched, pointwise, parts[0].shape, parts[0].geometry)
 
-    def prefers_factors(self) -> bool:
-        written = _PATCHES.written * self.shape.numel()
-        in_blocks = self._ways["patches"].microseconds - written
-        others = (self._ways[name].microseconds for name in self._DENSE if name != "patches")
-        return in_blocks < min(others) + written  # what is written is read again
+    def cost(self) -> float:
+        return self._ways[self._cheapest(self._DENSE)].microseconds / _PATCHES.product
+
+    def _is_of_points(self) -> bool:
+        """Whether patches are single points, side by side as they are."""
+        return math.prod(self.shape[2:]) == max(self.geometry.stride, default=1) == 1
 
     def _cheapest(self, names: Iterable[str]) -> str:
         return min(names, key=lambda name: self._ways[name].microseconds)
@@ -149,7 +152,7 @@ class ConvolutionContribution(ProductContribution):
         sides = self.patched[0].numel() + self.pointwise[0].numel()
         at_once = _samples_at_once(weights)
         lanes = _LANES * math.ceil(n_out / _LANES)
-        copied = 0 if kernel == max(self.geometry.stride) == 1 else patches
+        copied = 0 if self._is_of_points() else patches
         ways = {
             "patches": Way(
                 _PATCHES.of(copied, positions * weights, weights), max(patches, weights)

@@ -13,6 +13,7 @@ from skgradood.gradients.contributions import (
     ProductContribution,
     dense_where_distrusted,
 )
+from skgradood.gradients.costs import COPIED, WRITTEN
 from skgradood.gradients.outer import weighted_sums_of_outer_squares
 from skgradood.gradients.precision import whole_precision, widened
 from skgradood.gradients.squares import Products, Rows, weighted_sums_of_squares
@@ -65,13 +66,13 @@ class ScaledContribution(Contribution):
     def squared_norm(self) -> Tensor:
         weights = widened(self.scale).square()
         layout = self.derived.factor_layout()
-        if layout is None or layout.groups > 1 or not self.derived.prefers_factors():
+        if layout is None or layout.groups > 1 or not self._is_quicker_in_blocks(layout):
             blocks = row_blocks(self.n, self.derived.numbers_a_row())
             parts = [Rows(whole_precision(self.derived.dense(rows))) for rows in blocks]
             norms = [weighted_sums_of_squares(part, weights) for part in parts]
             return torch.cat(norms, dim=1)[0]
         numbers = layout.positions * (self.shape[0] + self.shape[1:].numel())
-        norms = []
+        norms: list[Tensor] = []
         for rows in row_blocks(self.n, numbers):
             left, right = (whole_precision(f[:, 0]) for f in self.derived.factors(rows))
             if layout.positions == 1:
@@ -80,6 +81,14 @@ class ScaledContribution(Contribution):
             else:
                 norms.append(weighted_sums_of_squares(Products(left, right), weights))
         return torch.cat(norms, dim=1)[0]
+
+    def cost(self) -> float:
+        return self.derived.cost() + WRITTEN * self.shape.numel()
+
+    def _is_quicker_in_blocks(self, layout: FactorLayout) -> bool:
+        """Whether products of factors, which are not kept, are quicker than the gradient formed."""
+        in_blocks = COPIED * layout.copied + layout.positions * self.shape.numel()
+        return in_blocks < self.derived.cost()
 
 
 @dataclass
@@ -144,4 +153,5 @@ class NormedContribution(ProductContribution):
 
 def is_outer_product(contribution: Contribution) -> bool:
     """Whether gradients are products of two vectors each, as where rows meet a linear map."""
-    return contribution.factor_layout() == FactorLayout(groups=1, positions=1)
+    layout = contribution.factor_layout()
+    return layout is not None and layout.groups == layout.positions == 1

@@ -116,9 +116,9 @@ class LayerGradient:
         """
         return self._in_precision[0].factors(rows, channels)
 
-    def prefers_factors(self) -> bool:
-        """Whether blocks of those products, which are not kept, are quicker than `dense`."""
-        return self.factor_layout() is not None and self.contributions[0].prefers_factors()
+    def cost(self) -> float:
+        """What `dense` takes for one sample, see `skgradood.gradients.costs`."""
+        return sum(contribution.cost() for contribution in self.contributions)
 
     @cached_property
     def _in_precision(self) -> list[Contribution]:

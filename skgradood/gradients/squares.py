@@ -63,16 +63,17 @@ class Rows:
 
     def places(self) -> Iterator[Place]:
         """Divide the coordinates into those of one block."""
-        return ((run,) for run in slices(self.sizes[0], min(_RUN, _BLOCK)))
+        run = min(max(_RUN, _BLOCK // max(1, self.m)), _BLOCK)
+        return ((numbers,) for numbers in slices(self.sizes[0], run))
 
     def blocks(self, place: Place) -> Iterator[Block]:
         """Those of all samples, one block after the other."""
-        (run,) = place
-        length = run.stop - run.start
+        (numbers,) = place
+        length = numbers.stop - numbers.start
         some = slices(self.m, _BLOCK // max(1, length))
         spare = self.flat.new_empty(min(self.m, some[0].stop), length)
         for samples in some:
-            part = self.flat[samples, run]
+            part = self.flat[samples, numbers]
             yield Block(samples, part, spare[: len(part)])
 
     def of(self, samples: slice) -> Rows:
