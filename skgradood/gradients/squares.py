@@ -9,7 +9,7 @@ times as long as to do so in blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -20,9 +20,9 @@ from skgradood.gradients.sums import BLOCK_NUMBERS, in_range, is_nonzero, out_of
 
 # Numbers in a block; sums within one are in its own precision, between blocks in `sum_dtype`.
 _BLOCK = 1 << 19
-# Rows, and columns, of a product in a block, or numbers of a row, at most. A block has more than one
-# sample, so that threads take some each, and is not long and narrow: either costs up to three times
-# the time.
+# Rows, and columns, of a product in a block, or numbers of a row, at most. Then a block has several
+# samples, so that threads take some each, and is not long and narrow: without that it may take three
+# times as long.
 _SIDE = 512
 _RUN = 1 << 17
 # Shorter rows are summed in `sum_dtype`: it costs nothing, and what a library of float32 products

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from skgradood.fisher import APPROXIMATIONS
+from skgradood.fisher import APPROXIMATIONS, factors, reducers, rotated
 from skgradood.gradients import EngineWarning, layer_layout
 from tests.fisher import oracles
 from tests.gradients.cases import CASES, SquaredOutput, seeded
@@ -88,6 +88,19 @@ def check(module, X, gradients, engine, **options):
 @pytest.mark.parametrize("name", NAMES)
 def test_auto_equals_brute_force(name):
     check(*prepared(name), "auto")
+
+
+@pytest.mark.parametrize("max_factor_size", [1024, 6])
+@pytest.mark.parametrize("name", some_of(NAMES))
+def test_factors_equal_brute_force(name, max_factor_size, monkeypatch):
+    """Where gradients are sums of products, none is formed, however small it is."""
+
+    def factors_if_possible(forming, readers):
+        return [math.isfinite(costs.by_factors) for costs in readers]
+
+    for module in (reducers, rotated, factors):
+        monkeypatch.setattr(module, "read_factors", factors_if_possible)
+    check(*prepared(name), "auto", max_factor_size=max_factor_size)
 
 
 @pytest.mark.parametrize("name", some_of(NAMES))

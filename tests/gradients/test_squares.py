@@ -87,4 +87,5 @@ def test_sums_over_rows_beyond_float32_are_kept(kind, scale):
 def test_a_tensor_without_numbers_has_sums_of_nothing():
     source = Rows(torch.ones(3, 0))
     assert sum_of_squares_over_rows(source).shape == (0,)
-    assert weighted_sums_of_squares(source, torch.ones(0), with_norms=True).tolist() == [[0] * 3] * 2
+    sums = weighted_sums_of_squares(source, torch.ones(0), with_norms=True)
+    assert sums.tolist() == [[0] * 3] * 2
