@@ -120,7 +120,10 @@ class Approximation(ABC):
         self.complete = False
 
     def update(self, gradient: LayerGradient) -> None:
-        """Add the samples of a batch to the sums."""
+        """Add the samples of a batch to the sums.
+
+        A gradient that has factors is read by them; `LayerGradient.pieces` are read formed.
+        """
         self.n_samples += gradient.n
         if gradient.contributions:
             for name, value in self._terms(gradient).items():
@@ -157,7 +160,10 @@ class Approximation(ABC):
 
     @abstractmethod
     def quadratic_form(self, gradient: LayerGradient) -> Tensor:
-        """λ̄^(power - 1) gᵀ F^(-power) g with the damped inverse, (n,) in `sum_dtype`."""
+        """λ̄^(power - 1) gᵀ F^(-power) g with the damped inverse, (n,) in `sum_dtype`.
+
+        From factors or formed, as `update`.
+        """
 
     @abstractmethod
     def whitened(self, gradients: Tensor) -> Tensor:

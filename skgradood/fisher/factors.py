@@ -9,7 +9,7 @@ from torch import Tensor
 
 from skgradood.gradients import LayerGradient
 from skgradood.gradients.contributions import Factors
-from skgradood.gradients.costs import COPIED, ReadingCosts, read_factors
+from skgradood.gradients.costs import COPIED, ReadingCosts
 from skgradood.gradients.precision import in_float64, sum_dtype, widened
 from skgradood.gradients.sums import row_blocks
 
@@ -34,7 +34,7 @@ class ModeMoments:
 
     def of_gradients(self, gradient: LayerGradient) -> Moments:
         """Σ over samples of G₍ₖ₎ G₍ₖ₎ᵀ, for the unfolding of every mode k."""
-        if read_factors(gradient.cost(), [self.costs(gradient)])[0]:
+        if self._has_factors(gradient):
             return self._sum_of_blocks(gradient, self._gradients_of_factors)
         gradients = gradient.dense()
         if len(self.sizes) == 1:
@@ -59,11 +59,15 @@ class ModeMoments:
         others = sum(self.sizes[1:])
         formed = float(first * q * (first + others))
         layout = gradient.factor_layout()
-        if layout is None or layout.groups > 1 or len(self.sizes) == 1:
+        if layout is None or not self._has_factors(gradient):
             return ReadingCosts(math.inf, formed)
         positions = layout.positions
         products = positions**2 * (first + q) + positions * (first**2 + q * others)
         return ReadingCosts(COPIED * layout.copied + products, formed)
+
+    def _has_factors(self, gradient: LayerGradient) -> bool:
+        layout = gradient.factor_layout()
+        return layout is not None and layout.groups == 1 and len(self.sizes) > 1
 
     def _sum_of_blocks(
         self, gradient: LayerGradient, moments: Callable[[Factors], Moments]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 
 import numpy as np
@@ -12,7 +12,8 @@ from torch import Tensor
 from skgradood.fisher.approximation import Approximation
 from skgradood.fisher.diagonal import Diagonal, Identity
 from skgradood.gradients import LayerGradient
-from skgradood.gradients.costs import read_factors
+from skgradood.gradients.contributions import FactorLayout
+from skgradood.gradients.costs import ReadingCosts, read_factors
 from skgradood.gradients.growing import GrowingTensor
 from skgradood.gradients.layers import LayerLayout
 from skgradood.gradients.precision import sum_dtype, widened
@@ -22,6 +23,20 @@ ByParameter = Mapping[str, Sequence[Approximation]]
 
 # Places in such a list.
 Kinds = tuple[int, ...]
+
+
+class Plans:
+    """How the gradients of every layer had best be read; told apart by how they are sums."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, FactorLayout | None], list[bool]] = {}
+
+    def by_factors(self, gradient: LayerGradient, costs: Iterable[ReadingCosts]) -> list[bool]:
+        """Which readers, with these costs, read its factors; the others read it formed."""
+        key = gradient.name, gradient.factor_layout()
+        if key not in self._known:
+            self._known[key] = read_factors(gradient.cost(), list(costs))
+        return self._known[key]
 
 
 class FisherSums:
@@ -36,6 +51,7 @@ class FisherSums:
     def __init__(self, approximations: ByParameter) -> None:
         self.approximations = approximations
         self._batch: dict[str, list[Approximation]] = {}
+        self._plans = Plans()
 
     def begin(self, n: int, device: torch.device) -> None:
         self._batch = {
@@ -46,7 +62,7 @@ class FisherSums:
     def update(self, gradient: LayerGradient) -> None:
         members = self._batch.get(gradient.name, [])
         active = [a for a in members if a.n_passes > 0]
-        by_factors = read_factors(gradient.cost(), [a.costs_of_sums(gradient) for a in active])
+        by_factors = self._plans.by_factors(gradient, (a.costs_of_sums(gradient) for a in active))
         for approximation in compress(active, by_factors):
             approximation.update(gradient)
         forming = [a for a, is_read in zip(active, by_factors, strict=True) if not is_read]
@@ -77,12 +93,14 @@ class QuadraticForms:
         kinds = next(iter(approximations.values()))
         self._n_kinds = len(kinds)
         self._readings = _readings(kinds)
+        self._plans = Plans()
         self._committed = GrowingTensor(dim=1)
 
     def begin(self, n: int, device: torch.device) -> None:
         # Layer by layer: what one adds lies together.
         shape = (self._n_kinds, len(self.layout.names), n)
         self._by_layer = torch.zeros(shape, dtype=sum_dtype(device), device=device)
+        self._layers = [of_kind.unbind() for of_kind in self._by_layer]
 
     def update(self, gradient: LayerGradient) -> None:
         slot = self.layout.slots.get(gradient.name)
@@ -93,7 +111,7 @@ class QuadraticForms:
             self._update_channels(gradient, members, slot.split)
             return
         readers = [members[k[-1]] for k in self._readings]
-        by_factors = read_factors(gradient.cost(), [a.costs_of_form(gradient) for a in readers])
+        by_factors = self._plans.by_factors(gradient, (a.costs_of_form(gradient) for a in readers))
         for k in compress(self._readings, by_factors):
             self._add(k, gradient, members[k[-1]])
         forming = [k for k, is_read in zip(self._readings, by_factors, strict=True) if not is_read]
@@ -113,9 +131,8 @@ class QuadraticForms:
             forms = approximation.norm_and_form(gradient)
         else:
             forms = approximation.quadratic_form(gradient)[None]
-        rows = slice(gradient.start, gradient.start + gradient.n)
-        for k, form in zip(kinds, forms, strict=True):
-            self._by_layer[k, self.layout.slots[gradient.name].columns, rows] += form
+        for k, form in zip(kinds, forms.unbind(), strict=True):
+            self.layout.slots[gradient.name].add(form, self._layers[k], gradient.start)
 
     def _update_channels(
         self,
@@ -143,4 +160,6 @@ def _readings(members: Sequence[Approximation]) -> list[Kinds]:
 
 
 def _formed(gradient: LayerGradient) -> Iterator[LayerGradient]:
-    return gradient.pieces() if gradient.contributions else iter((gradient,))
+    """The gradient in pieces, unless it is one already."""
+    is_piece = not gradient.contributions or gradient.is_formed()
+    return iter((gradient,)) if is_piece else gradient.pieces()

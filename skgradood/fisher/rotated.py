@@ -12,7 +12,7 @@ from torch import Tensor
 from skgradood.fisher.approximation import Approximation, FisherOptions
 from skgradood.fisher.basis import KroneckerBasis
 from skgradood.gradients import LayerGradient
-from skgradood.gradients.costs import COPIED, SQUARED, ReadingCosts, read_factors
+from skgradood.gradients.costs import COPIED, SQUARED, ReadingCosts
 from skgradood.gradients.outer import (
     sum_of_outer_squares_over_rows,
     weighted_sums_of_outer_squares,
@@ -75,7 +75,7 @@ class Rotated(Approximation):
         coordinates = self.basis.n_coordinates
         formed = self.basis.cost() + SQUARED * coordinates
         layout = gradient.factor_layout()
-        if layout is None or layout.groups > 1 or len(self.basis.sizes) == 1:
+        if layout is None or not self._has_factors(gradient):
             return ReadingCosts(math.inf, formed)
         # Of outer products, sums of squares need no coordinates.
         squared = SQUARED * coordinates if layout.positions > 1 else 0.0
@@ -87,7 +87,7 @@ class Rotated(Approximation):
         if not gradient.contributions:
             shape = (1 + with_norms, gradient.n)
             return torch.zeros(shape, dtype=sum_dtype(gradient.device), device=gradient.device)
-        if not self._reads_factors(gradient):
+        if not self._has_factors(gradient):
             coordinates = self._coordinates(gradient)
             inverse = self._inverse_for(coordinates.like)
             return weighted_sums_of_squares(coordinates, inverse, with_norms=with_norms)
@@ -104,8 +104,10 @@ class Rotated(Approximation):
                 )
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def _reads_factors(self, gradient: LayerGradient) -> bool:
-        return read_factors(gradient.cost(), [self.costs_of_form(gradient)])[0]
+    def _has_factors(self, gradient: LayerGradient) -> bool:
+        """Whether a gradient has factors that can be rotated, and so is read by them."""
+        layout = gradient.factor_layout()
+        return layout is not None and layout.groups == 1 and len(self.basis.sizes) > 1
 
     def _coordinates(self, gradient: LayerGradient) -> Rows:
         gradients = self._formed(gradient)
@@ -162,7 +164,7 @@ class Rotated(Approximation):
 
     def _squares(self, gradient: LayerGradient) -> Tensor:
         """Σ over samples of squared coordinates, ``basis.sizes``."""
-        if not self._reads_factors(gradient):
+        if not self._has_factors(gradient):
             return sum_of_squares_over_rows(self._coordinates(gradient)).reshape(self.basis.sizes)
         total: Tensor | None = None
         for left, right in self._rotated_factors(gradient):

@@ -60,7 +60,7 @@ class Sketch(Rotated):
 
     def _sketched(self, gradient: LayerGradient) -> Tensor:
         """(n, size)."""
-        if not self._reads_factors(gradient):
+        if not self._has_factors(gradient):
             gradients = self._formed(gradient)
             return self._basis_for(gradients).rotate(gradients).flatten(1)
         parts = [left @ right.mT for left, right in self._rotated_factors(gradient)]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from skgradood.gradients.costs import WRITTEN
-from skgradood.gradients.precision import whole_precision
+from skgradood.gradients.precision import is_half, whole_precision
 from skgradood.gradients.sums import (
     BLOCK_NUMBERS,
     inner_products,
@@ -146,8 +146,8 @@ class DenseContribution(Contribution):
     _squared_norm: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self.n = len(self.gradients)
-        self.shape = self.gradients.shape[1:]
+        shape = self.gradients.shape
+        self.n, self.shape = shape[0], shape[1:]
 
     def dense(self, rows: slice) -> Tensor:
         return self.gradients[rows]
@@ -167,7 +167,10 @@ class DenseContribution(Contribution):
 
     def squared_norm(self) -> Tensor:
         if self._squared_norm is None:  # a weight may ask for its bias's again
-            self._squared_norm = super().squared_norm()
+            in_blocks = is_half(self.gradients)  # of which each is made wide
+            self._squared_norm = (
+                super().squared_norm() if in_blocks else sum_of_squares(self.gradients)
+            )
         return self._squared_norm
 
 
@@ -187,7 +190,7 @@ class OuterContribution(ProductContribution):
     of_bias: DenseContribution | None = None
 
     def __post_init__(self) -> None:
-        self.n = len(self.activations)
+        self.n = self.activations.shape[0]
 
     def dense(self, rows: slice) -> Tensor:
         a, g = self.activations[rows], self.output_gradients[rows]

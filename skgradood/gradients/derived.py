@@ -69,8 +69,7 @@ class ScaledContribution(Contribution):
         if layout is None or layout.groups > 1 or not self._is_quicker_in_blocks(layout):
             blocks = row_blocks(self.n, self.derived.numbers_a_row())
             parts = [Rows(whole_precision(self.derived.dense(rows))) for rows in blocks]
-            norms = [weighted_sums_of_squares(part, weights) for part in parts]
-            return torch.cat(norms, dim=1)[0]
+            return torch.cat([weighted_sums_of_squares(part, weights) for part in parts], dim=1)[0]
         numbers = layout.positions * (self.shape[0] + self.shape[1:].numel())
         norms: list[Tensor] = []
         for rows in row_blocks(self.n, numbers):

@@ -19,7 +19,7 @@ from skgradood.gradients.contributions import (
 )
 from skgradood.gradients.precision import is_half, sum_dtype
 from skgradood.gradients.shared import tied_norms
-from skgradood.gradients.sums import row_blocks, sum_of_squares
+from skgradood.gradients.sums import BLOCK_NUMBERS, row_blocks, sum_of_squares
 
 
 @dataclass
@@ -103,6 +103,15 @@ class LayerGradient:
                 self.start + rows.start,
             )
 
+    def is_formed(self) -> bool:
+        """Whether it is as one of the `pieces`."""
+        return (
+            len(self.contributions) == 1
+            and isinstance(self.contributions[0], DenseContribution)
+            and not (self.dtype.is_complex or is_half(self.contributions[0].gradients))
+            and self.n * math.prod(self.shape) <= BLOCK_NUMBERS
+        )
+
     def factor_layout(self) -> FactorLayout | None:
         """Layout of `factors`; None where the gradient is not one real sum of products."""
         if len(self.contributions) != 1 or self.dtype.is_complex:
@@ -136,10 +145,14 @@ class LayerGradient:
 
 def _converted(contribution: Contribution, dtype: torch.dtype) -> Contribution:
     """The same in a precision, where it is kept in half of it."""
-    converted = copy.copy(contribution)
+    changed: dict[str, Tensor | Contribution] = {}
     for name, value in vars(contribution).items():
         if isinstance(value, Tensor) and is_half(value):
-            setattr(converted, name, value.to(dtype))
+            changed[name] = value.to(dtype)
         elif isinstance(value, Contribution):
-            setattr(converted, name, _converted(value, dtype))
+            changed[name] = _converted(value, dtype)
+    if all(changed[name] is getattr(contribution, name) for name in changed):
+        return contribution
+    converted = copy.copy(contribution)
+    vars(converted).update(changed)
     return converted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -32,7 +33,10 @@ def autocast_to(autocast: str | None, device: torch.device) -> AbstractContextMa
 
 def is_autocast_on(device: str) -> bool:
     """Whether torch computes in lower precision on devices of a type at present."""
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return _knows_autocast(device) and torch.is_autocast_enabled(device)
+
+
+_knows_autocast = functools.cache(torch.amp.is_autocast_available)
 
 
 def cast_operands(

@@ -49,16 +49,16 @@ class SquaredNorms:
         # Layer by layer: what one adds lies together.
         shape = (len(self.layout.names), n)
         self._by_layer = torch.zeros(shape, dtype=sum_dtype(device), device=device)
+        self._layers = self._by_layer.unbind()
 
     def update(self, gradient: LayerGradient) -> None:
         slot = self.layout.slots.get(gradient.name)
         if slot is None:  # in no layer: its squares are never computed
             return
-        samples = slice(gradient.start, gradient.start + gradient.n)
         if slot.split is None:
-            self._by_layer[slot.columns, samples] += gradient.squared_norm()
+            slot.add(gradient.squared_norm(), self._layers, gradient.start)
             return
-        norms = self.current[samples]
+        norms = self.current[gradient.start : gradient.start + gradient.n]
         for rows, block in gradient.blocks():
             norms[rows, slot.columns] += slot.split(_squares(block))
 

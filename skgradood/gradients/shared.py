@@ -22,6 +22,8 @@ def joined(contributions: Sequence[Contribution]) -> list[Contribution]:
     Uses of one form, such as the steps of a recurrent cell, are one use over all their positions:
     its norm may follow without the gradient, which otherwise would be formed for every use.
     """
+    if len(contributions) < 2:
+        return list(contributions)
     forms: defaultdict[Hashable, list[Contribution]] = defaultdict(list)
     for contribution in contributions:
         forms[contribution.form()].append(contribution)

@@ -20,8 +20,8 @@ from skgradood.gradients.sums import BLOCK_NUMBERS, in_range, is_nonzero, out_of
 
 # Numbers in a block; sums within one are in its own precision, between blocks in `sum_dtype`.
 _BLOCK = 1 << 19
-# Rows, and columns, of a product in a block, or numbers of a row, at most. Then a block has several
-# samples, so that threads take some each, and is not long and narrow: without that it may take three
+# Rows, and columns, of a product in a block, or numbers of a row, at most. A block then has several
+# samples, so that threads take some each, and is not long and narrow: otherwise it may take three
 # times as long.
 _SIDE = 512
 _RUN = 1 << 17
@@ -166,15 +166,16 @@ def weighted_sums_of_squares(
             dim=1,
         )
     sums = torch.zeros(1 + with_norms, source.m, dtype=torch.float64)
+    norms, forms = sums[0], sums[-1]
     for place in source.places():
         here = w[place].contiguous()
         for block in source.blocks(place):
             squares = block.squares()
             if with_norms:
-                sums[0, block.samples] += squares.flatten(1).sum(1)
+                norms[block.samples].add_(squares.flatten(1).sum(1))
             # Not a product with a vector, which adds up long rows in few digits.
             weighted = torch.mul(squares, here, out=block.memory)
-            sums[-1, block.samples] += weighted.flatten(1).sum(1)
+            forms[block.samples].add_(weighted.flatten(1).sum(1))
     if not in_range(sums):
         exact = weights.flatten().double()
         for sample in (out_of_range(sums).any(0) & source.is_nonzero()).nonzero()[:, 0].tolist():

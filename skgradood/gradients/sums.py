@@ -35,12 +35,11 @@ def row_blocks(n: int, numbers_a_row: int) -> list[slice]:
 
 def sum_of_squares(gradients: Tensor) -> Tensor:
     """Squared norm of every row of (m, ...), in `sum_dtype`: beyond float32 only in float64."""
-    flat = gradients.reshape(gradients.shape[0], -1)
-    if flat.is_complex():
-        flat = torch.view_as_real(flat).flatten(1)
-    if flat.is_cpu:
-        flat = whole_precision(flat)
-    if not flat.is_cpu or flat.dtype not in _SINGLE_OR_DOUBLE:
+    flat = gradients if gradients.ndim == 2 else gradients.reshape(gradients.shape[0], -1)
+    if flat.dtype not in _SINGLE_OR_DOUBLE:
+        flat = torch.view_as_real(flat).flatten(1) if flat.is_complex() else flat
+        flat = whole_precision(flat) if flat.is_cpu else flat
+    if not flat.is_cpu:
         return _summed_norm(flat).square()
     norms = _squared_norms_by_pieces(flat)
     if not in_range(norms):
@@ -76,7 +75,7 @@ def _squared_norms_by_pieces(flat: Tensor) -> Tensor:
     Pieces of long rows add in their own precision.
     """
     if flat.shape[1] <= _LONG_ROW:
-        return torch.linalg.vector_norm(flat, dim=1).double().square()
+        return torch.linalg.vector_norm(flat, dim=1).double().square_()
     whole = flat.shape[1] - flat.shape[1] % _NORM_PIECE
     pieces = flat[:, :whole].unflatten(1, (-1, _NORM_PIECE))
     squares = torch.linalg.vector_norm(pieces, dim=2).double().square().sum(1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +23,7 @@ class Owners:
         return hash(len(self.samples))
 
 
-@dataclass(frozen=True)
-class BatchAxis:
+class BatchAxis(NamedTuple):
     """The dimension of a tensor in which the samples lie.
 
     Entry ``(o * n + i) * inner + j`` along ``dim`` belongs to sample i, for every o < ``outer``
@@ -46,7 +46,7 @@ class BatchAxis:
 
     def at(self, dim: int) -> BatchAxis:
         """The same division, along another dimension."""
-        return self if dim == self.dim else replace(self, dim=dim)
+        return self if dim == self.dim else self._replace(dim=dim)
 
     def matches(self, tensor: Tensor) -> bool:
         """Whether a tensor is long enough to have this axis."""

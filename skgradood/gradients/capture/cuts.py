@@ -8,8 +8,7 @@ requires grad makes autograd visit a cut even where no data before it requires g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +27,7 @@ from skgradood.gradients.convolution import ConvolutionContribution, Convolution
 from skgradood.gradients.precision import cast_operands, factor_of, is_half
 
 
-@dataclass(frozen=True)
-class Operand:
+class Operand(NamedTuple):
     """A parameter-side tensor at a meeting point: its detached value, and whom to tell.
 
     ``use`` is None for a tensor that needs no gradient, such as a frozen parameter.
@@ -115,7 +113,9 @@ class LinearCut(torch.autograd.Function):
         of_bias = None
         if bias and bias.use:
             sums = gradients.squeeze(1) if gradients.shape[1] == 1 else gradients.sum(1)
-            of_bias = DenseContribution(sums.reshape(axis.n, *bias.use.tensor.shape))
+            if bias.use.tensor.ndim != 1:
+                sums = sums.reshape(axis.n, *bias.use.tensor.shape)
+            of_bias = DenseContribution(sums)
             bias.use.deliver(of_bias)
         if weight.use:
             rows = factor_of(axis.rows(x), weight.value)

@@ -29,6 +29,8 @@ from skgradood.gradients.capture.tensor_table import TensorTable
 from skgradood.gradients.errors import StrategyRefused
 
 _NONE: frozenset[str] = frozenset()
+# An axis may be None.
+_NO_DATA: Any = object()
 
 
 class CaptureMode(TorchFunctionMode):
@@ -135,17 +137,18 @@ class CaptureMode(TorchFunctionMode):
     def __torch_function__(
         self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        kwargs, function = kwargs or {}, plain(function)
+        kwargs = kwargs or {}
         if function in METADATA:
             return function(*args, **kwargs)
+        function = plain(function)
         if function in RANDOM:
             return self._draw(function, args, kwargs)
         if function in DIFFERENTIATION:
             raise StrategyRefused(
                 f"{name_of(function)} is called inside the log-likelihood, which is not watched"
             )
-        read = args[:1] if function in CASTS else (args, kwargs)
-        data, leaves = self._sorted(tensors_in(read), function)
+        read = args[:1] if function in CASTS else args
+        data, leaves = self._sorted(tensors_in(read, kwargs), function)
         if not leaves:
             return self._follow_data(function, args, kwargs, data)
         if not data or not torch.is_grad_enabled():
@@ -164,10 +167,12 @@ class CaptureMode(TorchFunctionMode):
         self, tensors: list[Tensor], function: Callable
     ) -> tuple[list[tuple[Tensor, BatchAxis | None]], frozenset[str]]:
         """Which of some tensors are data, and their axes; the leaves that the others are of."""
-        data, leaves = [], _NONE
+        data: list[tuple[Tensor, BatchAxis | None]] = []
+        leaves = _NONE
         for tensor in tensors:
-            if tensor in self._axes:
-                data.append((tensor, self._axes[tensor]))
+            axis = self._axes.get(tensor, _NO_DATA)
+            if axis is not _NO_DATA:
+                data.append((tensor, axis))
                 continue
             found = self._leaves_of(tensor)
             if found:

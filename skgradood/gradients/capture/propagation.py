@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ _LOSSES = frozenset({F.cross_entropy, F.nll_loss})
 
 Axes = dict[int, BatchAxis]
 
+_NESTED = (tuple, list, dict)
+
 
 class AxisPropagation:
     """Finds the batch axis of a function's outputs from those of its inputs.
@@ -55,9 +57,9 @@ class AxisPropagation:
         n: int,
     ) -> list[BatchAxis | None]:
         """The axis of every output; None where it is unknown."""
-        known = [(tensor, axis) for tensor, axis in inputs if axis is not None]
-        if len(known) < len(inputs):
+        if any(axis is None for _, axis in inputs):
             return [None] * len(outputs)
+        known = cast("list[tuple[Tensor, BatchAxis]]", inputs)
         if function in _KEEPING:
             return [_kept(known, output) for output in outputs]
         if function in REDUCTIONS and len(known) == 1:
@@ -95,18 +97,24 @@ class AxisPropagation:
 def tensors_in(*trees: Any) -> list[Tensor]:
     """All tensors in nested arguments or results."""
     found: list[Tensor] = []
-    _gather(trees, found)
-    return found
-
-
-def _gather(trees: Iterable[Any], found: list[Tensor]) -> None:
     for tree in trees:
         if isinstance(tree, Tensor):
             found.append(tree)
-        elif isinstance(tree, (tuple, list)):
+        elif tree:
             _gather(tree, found)
-        elif isinstance(tree, dict):
-            _gather(tree.values(), found)
+    return found
+
+
+def _gather(tree: Any, found: list[Tensor]) -> None:
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, (tuple, list)):
+        return
+    for branch in tree:
+        if isinstance(branch, Tensor):
+            found.append(branch)
+        elif isinstance(branch, _NESTED):
+            _gather(branch, found)
 
 
 def _shape_key(function: Callable, args: tuple, kwargs: dict[str, Any], axes: Axes) -> tuple | None:
@@ -175,8 +183,9 @@ def _reduced(
 def _kept(inputs: list[tuple[Tensor, BatchAxis]], output: Tensor) -> BatchAxis | None:
     """The axis of what is broadcast."""
     kept: BatchAxis | None = None
+    ndim = output.ndim
     for tensor, own in inputs:
-        axis = own.at(own.dim + output.ndim - tensor.ndim)
+        axis = own.at(own.dim + ndim - tensor.ndim)
         if kept is not None and axis is not kept and axis != kept:
             return None
         kept = axis

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from collections import defaultdict
 
 import torch
 from torch import Tensor, nn
@@ -25,17 +24,16 @@ from skgradood.gradients.shared import joined
 _CARRIED_ROWS = 64
 
 
-@dataclass(eq=False)
 class Use:
     """One place where a tensor computed from parameters meets data."""
 
-    recorder: Recorder
-    tensor: Tensor
-    leaves: frozenset[str]
-    version: int = field(init=False)
+    __slots__ = ("leaves", "recorder", "tensor", "version")
 
-    def __post_init__(self) -> None:
-        self.version = self.tensor._version
+    def __init__(self, recorder: Recorder, tensor: Tensor, leaves: frozenset[str]) -> None:
+        self.recorder = recorder
+        self.tensor = tensor
+        self.leaves = leaves
+        self.version = tensor._version
 
     def deliver(self, contribution: Contribution) -> None:
         """Called once, by the backward pass."""
@@ -54,14 +52,15 @@ class Recorder:
         self.parameters = parameters
         self.n = n
         self.reducer = reducer
-        self._awaited: Counter[str] = Counter()
+        self._awaited: dict[str, int] = defaultdict(int)
         self._received: dict[str, list[Contribution]] = defaultdict(list)
         self._carried: dict[int, tuple[Use, list[Contribution]]] = {}
         self._emitted: set[str] = set()
 
     def use(self, tensor: Tensor, leaves: frozenset[str]) -> Use:
         """Announce a use during the forward pass."""
-        self._awaited.update(leaves)
+        for name in leaves:
+            self._awaited[name] += 1
         return Use(self, tensor, leaves)
 
     def receive(self, use: Use, contribution: Contribution) -> None:
