@@ -230,5 +230,6 @@ def test_manifest_says_who_wrote_it(rows, tmp_path):
     with zipfile.ZipFile(tmp_path / "detector.skg") as archive:
         manifest = json.loads(archive.read("manifest.json"))
     assert manifest["version"] == 1
-    assert manifest["packages"]["torch"] == torch.__version__
+    written, running = manifest["packages"]["torch"], torch.__version__  # one may name the build
+    assert written.partition("+")[0] == running.partition("+")[0]
     assert manifest["created"].endswith("+00:00")

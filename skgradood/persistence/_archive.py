@@ -18,6 +18,11 @@ from skgradood.datasets.npy_format import read_npy
 MANIFEST = "manifest.json"
 _MEMBER = re.compile(r"manifest\.json|arrays/[0-9]{1,6}\.npy")
 _ENCRYPTED = 0x1
+# What zipfile raises of damaged files: a RuntimeError for flags that it does not know, and
+# NotImplementedError, which is one, for versions.
+_DAMAGE = (zipfile.BadZipFile, EOFError, RuntimeError)
+# And an OSError for members at places that a file cannot have.
+_DAMAGED_MEMBER = (*_DAMAGE, OSError)
 
 
 def write_archive(path: Path, manifest: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
@@ -52,7 +57,7 @@ class ArchiveReader:
         self._path = path
         try:
             self._archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        except (*_DAMAGE, ValueError) as error:
             raise ValueError(f"{path} is not a saved detector, or is truncated: {error}") from error
         try:
             self._members = self._check_members()
@@ -70,7 +75,7 @@ class ArchiveReader:
         """Read the JSON manifest."""
         try:
             manifest = json.loads(self._archive.read(self._members[MANIFEST]))
-        except (ValueError, RecursionError, EOFError, zipfile.BadZipFile) as error:
+        except (*_DAMAGED_MEMBER, ValueError) as error:
             raise ValueError(f"{self._path} has a damaged manifest: {error}") from error
         if not isinstance(manifest, dict):
             raise ValueError(f"{self._path} has a manifest that is not a JSON object")
@@ -87,7 +92,7 @@ class ArchiveReader:
                 return read_npy(
                     stream, member.file_size, name=f"{self._path} ({name})", kinds="biufcU"
                 )
-        except (zipfile.BadZipFile, EOFError) as error:
+        except _DAMAGED_MEMBER as error:
             raise ValueError(f"{self._path} is damaged at {name}: {error}") from error
 
     def _check_members(self) -> dict[str, zipfile.ZipInfo]:

@@ -99,7 +99,7 @@ CASES: dict[str, Case] = {
     "spline_autoregressive": _flow(spline_autoregressive),
     "spline_coupling": _flow(spline_coupling),
     "lu_linear": _flow(lambda: linear(LULinear)),
-    "naive_linear": _flow(lambda: linear(NaiveLinear)),
+    "naive_linear": _flow(lambda: linear(NaiveLinear, orthogonal_initialization=False)),
     "qr_linear": _flow(lambda: linear(QRLinear, num_householder=2)),
     "svd_linear": _flow(lambda: linear(SVDLinear, num_householder=2)),
     "one_by_one_convolution": _flow(one_by_one_convolution, (5, 3, 4, 4)),
