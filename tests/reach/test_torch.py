@@ -266,7 +266,7 @@ def test_names_are_those_of_the_module_that_was_compiled(wrapped: bool) -> None:
     assert_norms_close(reducer.result(), norms[:, 3:4], torch.float64)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_a_traced_module_is_served_by_func(dtype: torch.dtype) -> None:
     case = Case(
