@@ -22,7 +22,7 @@ CONTRIBUTIONS = "log_prob_contributions"
 
 # Without gradients no activation is kept: a batch of this many numbers is small in memory.
 _BATCH_NUMBERS = 1 << 18
-_LARGEST_BATCH = 512
+_LARGEST_BATCH = 4096
 _SMALLEST_BATCH = 16
 
 

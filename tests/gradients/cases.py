@@ -200,6 +200,7 @@ CASES: dict[str, Case] = {
         lambda: nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), (4, 5, 8)
     ),
     "class_token": _case(lambda: modules.ClassToken(6), (4, 3, 6)),
+    "spread_over_the_rows": _density(lambda: modules.Spread(4), (6, 4)),
     "module_called_twice": _case(lambda: modules.Twice(nn.Linear(5, 5)), (4, 5)),
     "conv_called_twice": _case(lambda: modules.Twice(nn.Conv2d(3, 3, 3, padding=1)), (4, 3, 5, 5)),
     "weight_norm": _case(

@@ -80,6 +80,26 @@ class SequenceFirstAttention(nn.Module):
         return self.attention(y, y, y)[0].transpose(0, 1)
 
 
+class Spread(nn.Module):
+    """Parameters that have a slice for every row before they meet data, all of them the same."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(d))
+        self.shift = nn.Parameter(torch.zeros(1, d))
+        self.level, self.gap = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(1))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        n, ones = len(x), torch.ones(len(x), dtype=x.dtype, device=x.device)
+        log_determinant = x.new_zeros(n) + torch.linalg.slogdet(self.weight).logabsdet
+        level = self.level.expand(n) - ones
+        shift = torch.zeros(n, 1, dtype=x.dtype, device=x.device) + self.shift
+        columns = (ones + self.gap)[None].expand(x.shape[1], n)  # the rows lie in the second
+        y = x @ self.weight + shift
+        y = y * columns.T + (ones - self.gap)[:, None]  # what is subtracted is not the same
+        return log_determinant + level * y[:, 0] - y.square().sum(1)
+
+
 class ClassToken(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()

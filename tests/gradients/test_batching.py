@@ -10,6 +10,7 @@ from torch import nn
 from skgradood.gradients import batching, layer_gradient_norms
 from skgradood.gradients.batching import (
     LARGEST_BATCH,
+    LARGEST_ON_ACCELERATORS,
     Feeder,
     RowMemory,
     available_memory,
@@ -77,7 +78,8 @@ def test_an_accelerator_takes_what_fits(monkeypatch):
     monkeypatch.setitem(batching._MEASURES, "cuda", lambda device: 10**10)
     device = torch.device("cuda")
     assert fitting_batch_size(RowMemory(total=10**7, largest=2**24), device) == 400
-    assert fitting_batch_size(RowMemory(total=10**5, largest=2**24), device) == LARGEST_BATCH
+    small = RowMemory(total=10**5, largest=2**24)
+    assert fitting_batch_size(small, device) == LARGEST_ON_ACCELERATORS
 
 
 def test_the_available_memory_is_a_part_of_the_machines():

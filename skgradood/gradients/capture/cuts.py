@@ -38,7 +38,10 @@ class Operand(NamedTuple):
 
 
 class CopyCut(torch.autograd.Function):
-    """One copy of a parameter for every sample, as a view that broadcasts against the data."""
+    """One copy of a parameter for every sample, as a view that broadcasts against the data.
+
+    The operand's use may be that of a smaller tensor, which its value broadcasts.
+    """
 
     @staticmethod
     def forward(
@@ -54,7 +57,11 @@ class CopyCut(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple:
         use = ctx.operand.use
         copies, shape = ctx.axis.sum_by_sample(gradient, use.recorder.n), use.tensor.shape
-        use.deliver(DenseContribution(copies.reshape(len(copies), *shape)))
+        n = copies.shape[0]
+        if copies.numel() > n * shape.numel():  # the value broadcasts a smaller tensor
+            layout = (1,) * (gradient.ndim - len(shape)) + tuple(shape)
+            copies = copies.unsqueeze(ctx.axis.dim + 1).sum_to_size(n, *layout)
+        use.deliver(DenseContribution(copies.reshape(n, *shape)))
         return None, None, None, None
 
 

@@ -77,6 +77,10 @@ CASTS = spellings("to", "type_as")
 # Their second tensor tells a shape.
 IN_THE_SHAPE_OF = spellings("expand_as", "view_as", "reshape_as")
 
+# What broadcasts a tensor, and has the derivative one: beside constants, and not subtracted.
+SPREADING = spellings("add", "sub", "subtract", "expand", "expand_as", "broadcast_to")
+DIFFERENCES = spellings("sub", "subtract")
+
 # Tensors of constants, in the shape or with the dtype of the first argument.
 CREATIONS = spellings(
     *("zeros_like", "ones_like", "full_like", "empty_like"),

@@ -14,9 +14,11 @@ from skgradood.gradients.capture.cuts import AlignedCut, CopyCut, Operand
 from skgradood.gradients.capture.functions import (
     CASTS,
     CREATIONS,
+    DIFFERENCES,
     DIFFERENTIATION,
     METADATA,
     RANDOM,
+    SPREADING,
     body_of,
     is_in_place,
     name_of,
@@ -73,6 +75,7 @@ class CaptureMode(TorchFunctionMode):
             id(p): frozenset((name,)) for name, p in recorder.parameters.items()
         }
         self._derived: TensorTable[frozenset[str]] = TensorTable()
+        self._spread: TensorTable[Tensor] = TensorTable()
         self._axes: TensorTable[BatchAxis | None] = TensorTable()
         self._overwritten: dict[int, Tensor] = {}
         self.mark(X, BatchAxis(0, len(X)))
@@ -109,18 +112,29 @@ class CaptureMode(TorchFunctionMode):
         ``layout`` is the parameter's shape with ones inserted. A parameter that already has a
         slice for every sample along the batch dimension is used slice by slice.
         """
-        operand = self.operand(tensor)
-        value = operand.value.reshape(layout)
         length = layout[axis.dim]
         if length not in (1, axis.size):
             raise StrategyRefused(
                 f"a parameter of shape {tuple(tensor.shape)} meets {axis.size} samples in a "
                 f"dimension of length {length}"
             )
-        cut = CopyCut.apply if length == 1 else AlignedCut.apply
-        copies = cut(self.anchor, value, operand, axis)
+        spread = tensor if length == 1 else self._spread_over(tensor, axis.dim - len(layout))
+        operand = Operand(tensor.detach(), self.operand(tensor if spread is None else spread).use)
+        cut = AlignedCut.apply if spread is None else CopyCut.apply
+        copies = cut(self.anchor, operand.value.reshape(layout), operand, axis)
         self.mark(copies, axis)
         return copies
+
+    def _spread_over(self, tensor: Tensor, dim: int) -> Tensor | None:
+        """The smaller tensor, the same for all slices along ``dim`` (< 0), that one is made of.
+
+        A log-determinant added to zeros, one for every sample, has as many slices as there are
+        samples, but they all have the gradient of the one number.
+        """
+        smaller = self._spread.get(tensor, None)
+        if smaller is None or (smaller.ndim >= -dim and smaller.shape[dim] != 1):
+            return None
+        return smaller
 
     def before_overwriting(self, tensor: Tensor) -> Tensor:
         """A copy of a tensor made from parameters, which itself becomes a constant to write on."""
@@ -240,6 +254,8 @@ class CaptureMode(TorchFunctionMode):
         with_data: bool,
     ) -> Any:
         result = function(*args, **kwargs)
+        if function in SPREADING:
+            self._note_spread(function, args, kwargs, result)
         written = args[:1] if result is None else ()
         for output in tensors_in(result, written):
             if output.requires_grad and output not in self._axes:
@@ -250,6 +266,16 @@ class CaptureMode(TorchFunctionMode):
             elif with_data:
                 self.mark(output, None)
         return result
+
+    def _note_spread(self, function: Callable, args: tuple, kwargs: dict, result: Any) -> None:
+        """Remember what a sum with constants, or an expansion, broadcasts of a single parameter."""
+        made = [t for t in tensors_in(args, kwargs) if self.is_parameter(t)]
+        if len(made) != 1 or kwargs or not isinstance(result, Tensor) or is_in_place(function):
+            return
+        smaller = self._spread.get(made[0], made[0])
+        is_negative = function in DIFFERENCES and made[0] is not args[0]
+        if not is_negative and result.numel() > smaller.numel() and result.dtype == smaller.dtype:
+            self._spread[result] = smaller
 
     def _meet(self, function: Callable, args: tuple, kwargs: dict) -> Any:
         rule = self.rules.get(function)

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from torch import Tensor
 
 Value = TypeVar("Value")
+Default = TypeVar("Default")
 
 
 class TensorTable(Generic[Value]):
@@ -34,7 +35,7 @@ class TensorTable(Generic[Value]):
             raise KeyError(f"a tensor of shape {tuple(tensor.shape)}")
         return entry[1]
 
-    def get(self, tensor: Tensor, default: Value) -> Value:
+    def get(self, tensor: Tensor, default: Default) -> Value | Default:
         """The value of a tensor, or the default."""
         entry = self._entries.get(id(tensor))
         return default if entry is None or entry[0]() is not tensor else entry[1]
