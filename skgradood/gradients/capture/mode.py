@@ -170,7 +170,7 @@ class CaptureMode(TorchFunctionMode):
         return self._meet(function, args, kwargs)
 
     def _leaves_of(self, tensor: Tensor) -> frozenset[str]:
-        leaves = self._leaves.get(id(tensor)) or self._derived.get(tensor, _NONE)
+        leaves = self._leaves.get(id(tensor), _NONE) or self._derived.get(tensor, _NONE)
         if leaves and tensor._base is not None:
             leaves = leaves | self._derived.get(tensor._base, _NONE)
         if leaves and tensor.untyped_storage()._cdata in self._overwritten:
