@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skgradood.models import VAE, Glow
+from skgradood.models import VAE, Glow, RealNVP
 
 
 @dataclass(frozen=True)
@@ -234,6 +234,9 @@ ZOO = {
     "U-Net": Entry(UNet, lambda n: torch.randn(n, 3, 32, 32)),
     "transformer": Entry(CausalTransformer, lambda n: torch.randint(0, 256, (n, 64))),
     "row MLP": Entry(RowMLP, lambda n: torch.randn(n, 32)),
+    "row flow": Entry(
+        lambda: _without_zeros(RealNVP(input_shape=(8,))), lambda n: torch.randn(n, 8)
+    ),
     "GRU cell": Entry(RecurrentModel, lambda n: torch.randn(n, 50, 32)),
 }
 

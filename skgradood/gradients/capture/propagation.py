@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 
 from skgradood.gradients.capture.axes import BatchAxis
 from skgradood.gradients.capture.functions import (
@@ -32,6 +31,9 @@ _LOSSES = frozenset({F.cross_entropy, F.nll_loss})
 Axes = dict[int, BatchAxis]
 
 _NESTED = (tuple, list, dict)
+_INDICES = frozenset({torch.int32, torch.int64})
+# Arguments that are equal to nothing of another type, and can be told apart as they are.
+_PLAIN = frozenset({int, str, type(None), torch.dtype})
 
 
 class AxisPropagation:
@@ -119,27 +121,38 @@ def _gather(tree: Any, found: list[Tensor]) -> None:
 
 def _shape_key(function: Callable, args: tuple, kwargs: dict[str, Any], axes: Axes) -> tuple | None:
     """What the axes depend on, or None if that is the values of a tensor, as indices are."""
-    leaves, structure = tree_flatten((args, kwargs))
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    tensors = tensors_in(args, kwargs)
     if function in INDEXING and len(tensors) > 1:
         return None
     if any(axis.owners is not None for axis in axes.values()):
         return None
-    if any(_is_index(tensor) and id(tensor) not in axes for tensor in tensors):
+    if any(tensor.dtype in _INDICES and id(tensor) not in axes for tensor in tensors):
         return None
-    if any(isinstance(leaf, np.ndarray) for leaf in leaves):
-        return None
-    parts = [
-        (tuple(leaf.shape), leaf.dtype, axes.get(id(leaf)))
-        if isinstance(leaf, Tensor)
-        else repr(leaf)
-        for leaf in leaves
-    ]
-    return (function, str(structure), tuple(parts))
+    key: list[Any] = [function]
+    return tuple(key) if _describe(args, axes, key) and _describe(kwargs, axes, key) else None
 
 
-def _is_index(tensor: Tensor) -> bool:
-    return tensor.dtype in (torch.int32, torch.int64)
+def _describe(tree: Any, axes: Axes, key: list[Any]) -> bool:
+    """Append to a key what nested arguments look like; False where values may matter, too."""
+    if isinstance(tree, Tensor):
+        key += (tree.shape, tree.dtype, axes.get(id(tree)))
+        return True
+    if isinstance(tree, np.ndarray):
+        return False
+    if isinstance(tree, dict):
+        key += (dict, *tree)
+        tree = tuple(tree.values())
+    elif isinstance(tree, slice):
+        key.append(slice)
+        tree = (tree.start, tree.stop, tree.step)
+        if any(isinstance(end, Tensor) for end in tree):
+            return False
+    if isinstance(tree, (tuple, list)):
+        key += (type(tree), len(tree))
+        return all(_describe(branch, axes, key) for branch in tree)
+    # Equal numbers of different types are not the same argument.
+    key.append(tree if tree.__class__ in _PLAIN else (tree.__class__, repr(tree)))
+    return True
 
 
 def _is_row_by_row(

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from skgradood.gradients.capture.axes import BatchAxis
 from skgradood.gradients.capture.functions import (
@@ -19,6 +18,7 @@ from skgradood.gradients.capture.functions import (
 )
 from skgradood.gradients.capture.mode import CaptureMode
 from skgradood.gradients.capture.propagation import tensors_in
+from skgradood.gradients.capture.rules.arguments import with_tensors
 from skgradood.gradients.errors import StrategyRefused
 
 
@@ -45,7 +45,7 @@ def copies_for_broadcast(mode: CaptureMode, tree: Any) -> Any:
             return tensor
         return mode.copies(tensor, (1,) * (ndim - tensor.ndim) + tuple(tensor.shape), axis)
 
-    return tree_map_only(Tensor, replace, tree)
+    return with_tensors(tree, replace)
 
 
 def elementwise(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Any:

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from skgradood.gradients.capture.functions import spellings
 from skgradood.gradients.capture.mode import CaptureMode
 from skgradood.gradients.capture.propagation import tensors_in
-from skgradood.gradients.capture.rules.arguments import bound
+from skgradood.gradients.capture.rules.arguments import bound, with_tensors
 from skgradood.gradients.capture.rules.elementwise import broadcast_axis, copies_for_broadcast
 from skgradood.gradients.errors import StrategyRefused
 
@@ -37,7 +36,7 @@ def side_by_side(mode: CaptureMode, function: Callable, args: tuple, kwargs: dic
             )
         return mode.copies(tensor, tuple(tensor.shape), axis)
 
-    args, kwargs = tree_map_only(Tensor, replace, (args, kwargs))
+    args, kwargs = with_tensors((args, kwargs), replace)
     with mode:
         return function(*args, **kwargs)
 
