@@ -14,7 +14,7 @@ from skgradood.gradients.layers import Layers
 def make_detector(
     estimator: Any,
     *,
-    data: str = "images",
+    data: str = "auto",
     layers: Layers = "parameter",
     approximation: str = "ekfac",
     power: float = 2.0,
@@ -44,9 +44,10 @@ def make_detector(
         trained on the same samples that then set the reference. Where data allow, train it first
         and pass it inside ``sklearn.frozen.FrozenEstimator``, with other samples for this
         pipeline.
-    data : {"images", "rows"}, default="images"
+    data : {"auto", "images", "rows"}, default="auto"
         What X holds. A small likelihood of a row is evidence against it; that of an image is not,
-        where a large one is none for it.
+        where a large one is none for it. "auto": rows, where the model's module declares
+        ``input_kind = "continuous"``, as `RealNVP` and the other models of rows do, else images.
     layers : str, re.Pattern, callable or dict, default="parameter"
         What is one layer: "parameter", "module", "channel", or a grouping of your own; see
         `GradientNormTransformer`.
@@ -89,7 +90,16 @@ def make_detector(
         random_state=random_state,
         grouped=grouped,
     )
+    if data == "auto":
+        data = _kind_of_data(estimator)
     detector = recommended_detector(
         data=data, contamination=contamination, random_state=random_state
     )
     return Pipeline([("features", features), ("detector", detector)], memory=memory)
+
+
+def _kind_of_data(estimator: Any) -> str:
+    """What a likelihood model is of: its module, or the class of it, says so."""
+    model = getattr(estimator, "estimator", estimator)  # inside a FrozenEstimator
+    module = getattr(model, "module", model)
+    return "rows" if getattr(module, "input_kind", None) == "continuous" else "images"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.ensemble import IsolationForest
 from sklearn.frozen import FrozenEstimator
@@ -25,7 +26,7 @@ from skgradood import (
     make_detector,
 )
 from skgradood.model_selection import InlierKFold, outlier_scorer
-from skgradood.models import DiagonalGaussian
+from skgradood.models import VAE, DiagonalGaussian
 
 
 @pytest.fixture
@@ -82,6 +83,25 @@ def test_the_recommended_detector_is_the_documented_pipeline(labelled_rows, data
     scores = detector.score_samples(X)
     np.testing.assert_allclose(scores, by_hand_scores, rtol=1e-8)
     assert np.median(scores[y == -1]) < np.quantile(scores[y == 1], 0.05)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "kind"),
+    [
+        (GenerativeNet(DiagonalGaussian), "rows"),
+        (FrozenEstimator(GenerativeNet(DiagonalGaussian)), "rows"),
+        (DiagonalGaussian(input_shape=(3,)), "rows"),
+        (GenerativeNet(VAE), "images"),
+        (FrozenEstimator(GenerativeNet(VAE)), "images"),
+        (torch.nn.Linear(3, 1), "images"),
+    ],
+)
+def test_the_model_says_what_the_data_are(estimator, kind):
+    def members(**options):
+        return [name for name, _ in make_detector(estimator, **options)["detector"].detectors]
+
+    other = {"rows": "images", "images": "rows"}[kind]
+    assert members() == members(data=kind) != members(data=other)
 
 
 def test_conformal_decisions_around_an_unfitted_pipeline(labelled_rows):
