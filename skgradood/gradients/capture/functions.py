@@ -78,7 +78,9 @@ CASTS = spellings("to", "type_as")
 IN_THE_SHAPE_OF = spellings("expand_as", "view_as", "reshape_as")
 
 # What broadcasts a tensor, and has the derivative one: beside constants, and not subtracted.
-SPREADING = spellings("add", "sub", "subtract", "expand", "expand_as", "broadcast_to")
+SPREADING = spellings("add", "sub", "subtract", "expand", "expand_as", "broadcast_to") - {
+    torch.Tensor.__rsub__
+}
 DIFFERENCES = spellings("sub", "subtract")
 
 # Tensors of constants, in the shape or with the dtype of the first argument.

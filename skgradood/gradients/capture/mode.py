@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +33,16 @@ from skgradood.gradients.errors import StrategyRefused
 _NONE: frozenset[str] = frozenset()
 # An axis may be None.
 _NO_DATA: Any = object()
+
+
+class _Spread(NamedTuple):
+    """The tensor that another one broadcasts, and the versions of both: neither is written into."""
+
+    smaller: Tensor
+    versions: tuple[int, int]
+
+    def is_current(self, larger: Tensor) -> bool:
+        return (self.smaller._version, larger._version) == self.versions
 
 
 class CaptureMode(TorchFunctionMode):
@@ -75,7 +85,7 @@ class CaptureMode(TorchFunctionMode):
             id(p): frozenset((name,)) for name, p in recorder.parameters.items()
         }
         self._derived: TensorTable[frozenset[str]] = TensorTable()
-        self._spread: TensorTable[Tensor] = TensorTable()
+        self._spread: TensorTable[_Spread] = TensorTable()
         self._axes: TensorTable[BatchAxis | None] = TensorTable()
         self._overwritten: dict[int, Tensor] = {}
         self.mark(X, BatchAxis(0, len(X)))
@@ -131,10 +141,11 @@ class CaptureMode(TorchFunctionMode):
         A log-determinant added to zeros, one for every sample, has as many slices as there are
         samples, but they all have the gradient of the one number.
         """
-        smaller = self._spread.get(tensor, None)
-        if smaller is None or (smaller.ndim >= -dim and smaller.shape[dim] != 1):
+        spread = self._spread.get(tensor, None)
+        if spread is None or not spread.is_current(tensor):
             return None
-        return smaller
+        smaller = spread.smaller
+        return smaller if smaller.ndim < -dim or smaller.shape[dim] == 1 else None
 
     def before_overwriting(self, tensor: Tensor) -> Tensor:
         """A copy of a tensor made from parameters, which itself becomes a constant to write on."""
@@ -272,10 +283,12 @@ class CaptureMode(TorchFunctionMode):
         made = [t for t in tensors_in(args, kwargs) if self.is_parameter(t)]
         if len(made) != 1 or kwargs or not isinstance(result, Tensor) or is_in_place(function):
             return
-        smaller = self._spread.get(made[0], made[0])
+        before, smaller = self._spread.get(made[0], None), made[0]
+        if before is not None and before.is_current(made[0]):
+            smaller = before.smaller
         is_negative = function in DIFFERENCES and made[0] is not args[0]
         if not is_negative and result.numel() > smaller.numel() and result.dtype == smaller.dtype:
-            self._spread[result] = smaller
+            self._spread[result] = _Spread(smaller, (smaller._version, result._version))
 
     def _meet(self, function: Callable, args: tuple, kwargs: dict) -> Any:
         rule = self.rules.get(function)
