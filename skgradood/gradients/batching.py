@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from skgradood.gradients.likelihood import LogLikelihood
 from skgradood.gradients.state import isolated_rng
 
-# On a CPU, of models whose operations take less than Python takes to call them: a flow of rows has
-# half the time a row at 4096 rows that it has at 1024.
-LARGEST_BATCH = 4096
-LARGEST_ON_ACCELERATORS = 1024
+LARGEST_BATCH = 1024
+# Where that leaves the cache far from full, operations take less than Python takes to call them: a
+# flow of rows has half the time a row at 4096 rows that it has at 1024.
+LARGEST_OF_SMALL_ROWS = 4096
+_SMALL_BYTES = 1 << 20
 # On a CPU a pass is quickest while each thread's share of a batch's largest activation stays about
 # in its cache: on six models of usual sizes, with one thread and with two, this is within about a
-# tenth of the best of 8, 16, 32, 64 and 128 rows. Both numbers are a thread's.
+# tenth of the best of 8, 16, 32, 64 and 128 rows. All these numbers of bytes are a thread's.
 _SMALLEST_BATCH = 8
 _CACHED_BYTES = 1 << 23
 # Of the memory that is free, saved activations may take this share: gradients in flight, blocks of
@@ -100,10 +101,12 @@ def fitting_batch_size(memory: RowMemory, device: torch.device) -> int:
     int
         At least one.
     """
-    size = LARGEST_ON_ACCELERATORS
+    size = LARGEST_BATCH
     if device.type == "cpu":
-        a_thread = max(_SMALLEST_BATCH, _CACHED_BYTES // max(1, memory.largest))
-        size = min(LARGEST_BATCH, torch.get_num_threads() * a_thread)
+        threads, row = torch.get_num_threads(), max(1, memory.largest)
+        near_cache = threads * max(_SMALLEST_BATCH, _CACHED_BYTES // row)
+        in_cache = min(threads * _SMALL_BYTES // row, LARGEST_OF_SMALL_ROWS)
+        size = max(in_cache, min(near_cache, LARGEST_BATCH))
     available = available_memory(device)
     if available is not None:
         size = min(size, int(_SHARE_OF_MEMORY * available) // max(1, memory.total))

@@ -10,7 +10,7 @@ from torch import nn
 from skgradood.gradients import batching, layer_gradient_norms
 from skgradood.gradients.batching import (
     LARGEST_BATCH,
-    LARGEST_ON_ACCELERATORS,
+    LARGEST_OF_SMALL_ROWS,
     Feeder,
     RowMemory,
     available_memory,
@@ -56,14 +56,17 @@ def test_weights_made_from_parameters_are_not_memory_of_a_row():
 @pytest.mark.parametrize(
     ("memory", "available", "threads", "expected"),
     [
-        (RowMemory(total=1000, largest=10), 10**12, 1, LARGEST_BATCH),
+        (RowMemory(total=1000, largest=10), 10**12, 1, LARGEST_OF_SMALL_ROWS),
+        (RowMemory(total=1000, largest=2**9), 10**12, 1, 2048),
+        (RowMemory(total=1000, largest=2**11), 10**12, 2, LARGEST_BATCH),
+        (RowMemory(total=10**6, largest=2**9), 10**9, 1, 400),
         (RowMemory(total=10**7, largest=2**18), 10**12, 1, 32),
         (RowMemory(total=10**7, largest=2**18), 10**12, 3, 96),
         (RowMemory(total=10**9, largest=2**24), 10**12, 1, 8),
         (RowMemory(total=10**9, largest=2**24), 10**12, 2, 16),
         (RowMemory(total=10**9, largest=2**24), 10**10, 2, 4),
         (RowMemory(total=10**9, largest=2**24), 10**8, 2, 1),
-        (RowMemory(total=0, largest=0), None, 2, LARGEST_BATCH),
+        (RowMemory(total=0, largest=0), None, 2, LARGEST_OF_SMALL_ROWS),
     ],
 )
 def test_batches_are_near_the_cache_and_fit_into_memory(
@@ -79,7 +82,7 @@ def test_an_accelerator_takes_what_fits(monkeypatch):
     device = torch.device("cuda")
     assert fitting_batch_size(RowMemory(total=10**7, largest=2**24), device) == 400
     small = RowMemory(total=10**5, largest=2**24)
-    assert fitting_batch_size(small, device) == LARGEST_ON_ACCELERATORS
+    assert fitting_batch_size(small, device) == LARGEST_BATCH
 
 
 def test_the_available_memory_is_a_part_of_the_machines():
