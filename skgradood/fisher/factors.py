@@ -8,13 +8,19 @@ from collections.abc import Callable
 from torch import Tensor
 
 from skgradood.gradients import LayerGradient
-from skgradood.gradients.contributions import Factors
+from skgradood.gradients.contributions import FactorLayout, Factors
 from skgradood.gradients.costs import COPIED, ReadingCosts
 from skgradood.gradients.precision import in_float64, sum_dtype, widened
 from skgradood.gradients.sums import row_blocks
 
 # Second moments of one mode after the other: (size, size), or (size,) of a mode that is too large.
 Moments = list[Tensor]
+
+
+def usable_layout(gradient: LayerGradient, sizes: tuple[int, ...]) -> FactorLayout | None:
+    """Layout of a gradient's factors, if modes of these sizes can be read off them; else None."""
+    layout = gradient.factor_layout()
+    return layout if layout is not None and layout.groups == 1 and len(sizes) > 1 else None
 
 
 class ModeMoments:
@@ -34,7 +40,7 @@ class ModeMoments:
 
     def of_gradients(self, gradient: LayerGradient) -> Moments:
         """Σ over samples of G₍ₖ₎ G₍ₖ₎ᵀ, for the unfolding of every mode k."""
-        if self._has_factors(gradient):
+        if usable_layout(gradient, self.sizes) is not None:
             return self._sum_of_blocks(gradient, self._gradients_of_factors)
         gradients = gradient.dense()
         if len(self.sizes) == 1:
@@ -58,16 +64,12 @@ class ModeMoments:
         first, q = self.sizes[0], math.prod(self.sizes[1:])
         others = sum(self.sizes[1:])
         formed = float(first * q * (first + others))
-        layout = gradient.factor_layout()
-        if layout is None or not self._has_factors(gradient):
+        layout = usable_layout(gradient, self.sizes)
+        if layout is None:
             return ReadingCosts(math.inf, formed)
         positions = layout.positions
         products = positions**2 * (first + q) + positions * (first**2 + q * others)
         return ReadingCosts(COPIED * layout.copied + products, formed)
-
-    def _has_factors(self, gradient: LayerGradient) -> bool:
-        layout = gradient.factor_layout()
-        return layout is not None and layout.groups == 1 and len(self.sizes) > 1
 
     def _sum_of_blocks(
         self, gradient: LayerGradient, moments: Callable[[Factors], Moments]

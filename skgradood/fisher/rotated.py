@@ -11,6 +11,7 @@ from torch import Tensor
 
 from skgradood.fisher.approximation import Approximation, FisherOptions
 from skgradood.fisher.basis import KroneckerBasis
+from skgradood.fisher.factors import usable_layout
 from skgradood.gradients import LayerGradient
 from skgradood.gradients.costs import COPIED, SQUARED, ReadingCosts
 from skgradood.gradients.outer import (
@@ -74,8 +75,8 @@ class Rotated(Approximation):
     def costs_of_form(self, gradient: LayerGradient) -> ReadingCosts:
         coordinates = self.basis.n_coordinates
         formed = self.basis.cost() + SQUARED * coordinates
-        layout = gradient.factor_layout()
-        if layout is None or not self._has_factors(gradient):
+        layout = usable_layout(gradient, self.basis.sizes)
+        if layout is None:
             return ReadingCosts(math.inf, formed)
         # Of outer products, sums of squares need no coordinates.
         squared = SQUARED * coordinates if layout.positions > 1 else 0.0
@@ -106,8 +107,7 @@ class Rotated(Approximation):
 
     def _has_factors(self, gradient: LayerGradient) -> bool:
         """Whether a gradient has factors that can be rotated, and so is read by them."""
-        layout = gradient.factor_layout()
-        return layout is not None and layout.groups == 1 and len(self.basis.sizes) > 1
+        return usable_layout(gradient, self.basis.sizes) is not None
 
     def _coordinates(self, gradient: LayerGradient) -> Rows:
         gradients = self._formed(gradient)

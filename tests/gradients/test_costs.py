@@ -33,7 +33,7 @@ def test_no_other_choice_is_cheaper(forming, readers):
 
 @given(forming=COSTS, readers=READERS)
 def test_who_reads_factors_among_others_would_do_so_alone(forming, readers):
-    """So that what a reader is handed is read in the way that was chosen for all."""
+    """What is shared are formed gradients: they can only draw readers away from factors."""
     for costs, is_read in zip(readers, read_factors(forming, readers), strict=True):
         if is_read:
             assert read_factors(forming, [costs]) == [True]

@@ -17,8 +17,19 @@ from skgradood.gradients import (
     layer_layout,
     layer_names,
 )
+from skgradood.gradients.layers import trainable_parameters
 from tests.gradients.cases import CASES, seeded
 from tests.gradients.test_engines import autograd_norms
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_parameters_are_those_that_torch_names(name):
+    """Each tensor once, tied or in a module that occurs twice, in torch's order."""
+    module, _ = CASES[name].make(torch.float32)
+    listed = trainable_parameters(module)
+    expected = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    assert list(listed) == list(expected)
+    assert all(listed[n] is expected[n] for n in expected)
 
 
 class TwoParts(nn.Module):
