@@ -1,7 +1,7 @@
 """What work on gradients costs, in multiplications of large matrices that take as long.
 
-Measured on two cores; only ratios matter, and only for speed. A choice by them goes by shapes alone,
-so that results do not change from run to run by rounding, as they would if ways were timed.
+Measured on two cores; only ratios matter, and only for speed. A choice by them goes by shapes, so
+that results do not change from run to run by rounding, as they would if ways were timed.
 """
 
 from __future__ import annotations
