@@ -19,17 +19,20 @@ from skgradood.gradients.precision import in_float64, sum_dtype, widened
 from skgradood.gradients.sums import BLOCK_NUMBERS, in_range, is_nonzero, out_of_range
 
 # Numbers in a block; sums within one are in its own precision, between blocks in `sum_dtype`.
-_BLOCK = 1 << 19
+_BLOCK = 1 << 20
 # Rows, and columns, of a product in a block, or numbers of a row, at most. A block then has several
 # samples, so that threads take some each, and is not long and narrow: otherwise it may take three
 # times as long.
 _SIDE = 512
-_RUN = 1 << 17
+_RUN = 1 << 18
 # Shorter rows are summed in `sum_dtype`: it costs nothing, and what a library of float32 products
 # makes of one row beside others, and alone, does not show.
 SHORT_ROW = 64
 # Rows that are added in their own precision before they go into a sum in float64.
 _ROWS_A_SUM = 64
+# Coordinates of a sample in a block from which it is added by itself: a sum over few samples takes
+# many times as long. For shorter ones calls take longer.
+_LONG = 1 << 15
 
 # Slices of each dimension of the coordinates.
 Place = tuple[slice, ...]
@@ -196,11 +199,13 @@ def sum_of_squares_over_rows(source: Rows | Products) -> Tensor:
         partial = source.like.new_zeros(source.sizes)
         some = source.of(samples)
         for place in some.places():
+            here = partial[place]
             for block in some.blocks(place):
-                if len(block.values) == 1:
-                    partial[place].addcmul_(block.values[0], block.values[0])
-                else:
-                    partial[place] += block.squares().sum(0)
+                if here.numel() < _LONG:
+                    here += block.squares().sum(0)
+                    continue
+                for values in block.values.unbind():
+                    here.addcmul_(values, values)
         total = accumulated(total, partial.flatten())
     assert total is not None
     if is_in_range(total) or not source.is_nonzero().any():
