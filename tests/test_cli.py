@@ -258,6 +258,17 @@ def test_a_missing_value_is_named_by_its_row_in_the_file(table, tmp_path, capsys
     assert_one_line_error(capsys, "row 123 is the first")
 
 
+def test_what_is_too_large_to_be_standardised_is_named(table, tmp_path, capsys):
+    table = table.copy()
+    table.iloc[17, 1] = -1e300
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    np.save(tmp_path / "rows.npy", table.to_numpy())
+    column = str(table.columns[1])
+    for name, named in (("rows.csv", repr(column)), ("rows.npy", "column 1")):
+        assert main(["fit", str(tmp_path / name), "--out", str(tmp_path / "x.skg")]) == 1
+        assert_one_line_error(capsys, named, "-1e+300", "data row 17")
+
+
 @pytest.mark.parametrize("command", [["fit"], ["score", "det.skg"], ["report", "det.skg"]])
 @pytest.mark.parametrize(("out", "told"), [("", "is a folder"), ("no/where", "does not exist")])
 def test_where_the_result_cannot_go_is_known_before_the_data_are_read(

@@ -46,6 +46,7 @@ _PRESETS: dict[Any, dict[str, Any]] = {
 _MODEL_SHARE = 0.6  # the rest is halved: for the density, and for calibration
 _FEWEST_SAMPLES = 20
 _FEW_REFERENCE = 100  # fewer rows leave a covariance of dozens of layers mostly to shrinkage
+_LARGEST = 1e150  # the squares of larger numbers, of which scales are made, are infinite
 
 
 def fit(
@@ -73,7 +74,7 @@ def fit(
     destination = check_destination(out)
     samples = read_samples(train, size=size)
     if not samples.are_images:
-        check_samples(samples.X)  # an error names a row of the file, before rows are shuffled
+        _check_rows(samples.X)  # an error names a row of the file, before rows are shuffled
     module = _choose_module(model, samples)
     training, reference, calibration = _divide(samples.X, seed)
     say(
@@ -92,6 +93,18 @@ def fit(
     _report_likelihood(estimator, _scaled(scaler, calibration), samples.are_images)
     _report_rate(alpha, len(calibration))
     say(f"saved {out} ({destination.stat().st_size / 2**20:.1f} MiB)")
+
+
+def _check_rows(X: Any) -> None:
+    """Refuse rows that cannot be standardised."""
+    too_large = np.abs(check_samples(X)) > _LARGEST
+    if too_large.any():
+        row, column = np.argwhere(too_large)[0]
+        names = getattr(X, "columns", range(too_large.shape[1]))
+        raise ValueError(
+            f"column {names[column]!r} holds {np.asarray(X)[row, column]:g} in data row {row}, too "
+            "large to be standardised; correct or remove what is no measurement"
+        )
 
 
 def _choose_module(model: str, samples: Samples) -> Any:

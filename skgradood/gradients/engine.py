@@ -178,6 +178,11 @@ class GradientEngine:
             except Exception as error:
                 # The last strategy's errors are the model's own; so is running out of memory.
                 if last or isinstance(error, LogLikelihoodError) or is_out_of_memory(error):
+                    if reasons:
+                        error.add_note(
+                            f"raised by {strategy.name!r}, after other ways had failed: "
+                            + "; ".join(reasons)
+                        )
                     raise
                 reasons.append(f"{strategy.name}: {error}")
                 self._verified = False  # the next one is not yet

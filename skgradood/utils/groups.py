@@ -64,7 +64,8 @@ def make_groups(X: Any, group_size: int, *, random_state: Any = None) -> np.ndar
         If ``group_size`` is not a positive integer, or exceeds n.
     """
     samples = check_samples(X)
-    if not isinstance(group_size, (int, np.integer)) or group_size < 1:
+    is_integer = isinstance(group_size, (int, np.integer)) and not isinstance(group_size, bool)
+    if not is_integer or group_size < 1:
         raise ValueError(f"group_size must be a positive integer; got {group_size!r}")
     n_groups = len(samples) // group_size
     if n_groups == 0:

@@ -304,3 +304,14 @@ def test_what_takes_over_in_a_later_batch_is_verified_too():
     with pytest.warns(EngineWarning, match="computed by 'loop'.*func: its results are not"):
         norms = layer_gradient_norms(module, X, batch_size=3)
     np.testing.assert_allclose(norms[:, 0], (2 * X.square()).square().sum(1), rtol=1e-6)
+
+
+def test_an_error_of_single_rows_tells_why_they_came_alone():
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False))
+    with pytest.raises(ValueError, match="more than 1 value per channel") as raised:
+        layer_gradient_norms(
+            module, torch.randn(5, 3), log_likelihood=lambda m, X, generator: m(X).sum(1)
+        )
+    (note,) = raised.value.__notes__
+    assert "'loop'" in note
+    assert "capture: batch_norm normalises with the statistics of the batch" in note

@@ -38,7 +38,7 @@ def test_images_keep_their_dtype_and_get_channels_first():
     assert groups.dtype == np.uint8
 
 
-@pytest.mark.parametrize("group_size", [0, -1, 2.0, "2"])
+@pytest.mark.parametrize("group_size", [0, -1, 2.0, "2", True])
 def test_group_size_is_a_positive_integer(group_size):
     with pytest.raises(ValueError, match="group_size must be a positive integer"):
         make_groups(np.zeros((4, 2)), group_size)
