@@ -52,7 +52,7 @@ class _RecurrentCut(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, shape: tuple[int, ...], product: _Product) -> Tensor:
         ctx.product = product
-        return product.weight.value.new_zeros(shape)
+        return product.weight.value.new_zeros(()).expand(shape)
 
     @staticmethod
     @once_differentiable
