@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skgradood.detectors import ConformalDetector
 from skgradood.metrics import auroc, average_precision, fpr_at_tpr
+from skgradood.utils.seeds import fixed_seed
 
 _SCORE_METRICS = {"auroc": auroc, "average_precision": average_precision, "fpr95": fpr_at_tpr}
 _WORST_OF = {"auroc": min, "average_precision": min, "fpr95": max, "detection_rate": min}
@@ -126,7 +128,7 @@ def compare_detectors(
         Inliers to calibrate with. Without it a fifth of ``X_reference`` is set apart for this,
         which is possible only for unfitted detectors.
     random_state : int, RandomState or None, default=None
-        Seed of that division.
+        Seed of that division, which is the same for all detectors; None is a fixed seed, too.
 
     Returns
     -------
@@ -147,9 +149,10 @@ def compare_detectors(
     metrics: dict[str, dict[str, dict[str, float]]] = {
         metric: {name: {} for name in ood} for metric in _WORST_OF
     }
+    seed = random_state if isinstance(random_state, Integral) else fixed_seed(random_state)
     false_positive_rate = {}
     for name, detector in detectors.items():
-        calibrated = _calibrate(name, detector, X_reference, X_calibration, alpha, random_state)
+        calibrated = _calibrate(name, detector, X_reference, X_calibration, alpha, seed)
         scores_in = calibrated.score_samples(X_test)
         false_positive_rate[name] = _flagged(scores_in, calibrated)
         for ood_name, X_out in ood.items():
@@ -166,7 +169,7 @@ def _calibrate(
     X_reference: Any,
     X_calibration: Any,
     alpha: float,
-    random_state: Any,
+    seed: Any,
 ) -> ConformalDetector:
     fitted = _is_fitted(detector)
     if X_calibration is None:
@@ -175,7 +178,7 @@ def _calibrate(
                 f"detector {name!r} is fitted, so X_reference cannot be divided into training and "
                 "calibration data for it: pass X_calibration, which it has not seen."
             )
-        calibrated = ConformalDetector(detector, alpha=alpha, random_state=random_state)
+        calibrated = ConformalDetector(detector, alpha=alpha, random_state=seed)
         return calibrated.fit(X_reference)
     if not fitted:
         detector = clone(detector).fit(X_reference)

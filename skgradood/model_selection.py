@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, KFold
-from sklearn.utils import check_random_state, indexable
+from sklearn.utils import check_consistent_length, check_random_state, indexable
 from sklearn.utils.validation import _num_samples
 
 from skgradood.metrics import auroc, average_precision, fpr_at_tpr
@@ -146,6 +146,7 @@ class _OutlierScorer:
                 "inliers alone (return_train_score=False)."
             )
         scores = normality_scores(estimator, X)
+        check_consistent_length(scores, labels)
         sign, metric = _SCORERS[self.metric]
         return sign * metric(scores[labels == 1], scores[labels == -1])
 

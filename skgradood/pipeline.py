@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from sklearn.pipeline import Pipeline
@@ -47,7 +48,8 @@ def make_detector(
     data : {"auto", "images", "rows"}, default="auto"
         What X holds. A small likelihood of a row is evidence against it; that of an image is not,
         where a large one is none for it. "auto": rows, where the model's module declares
-        ``input_kind = "continuous"``, as `RealNVP` and the other models of rows do, else images.
+        ``input_kind = "continuous"``, as `RealNVP` and the other models of rows do, else images;
+        so say what they are where a function makes the module and it is not trained yet.
     layers : str, re.Pattern, callable or dict, default="parameter"
         What is one layer: "parameter", "module", "channel", or a grouping of your own; see
         `GradientNormTransformer`.
@@ -101,5 +103,7 @@ def make_detector(
 def _kind_of_data(estimator: Any) -> str:
     """What a likelihood model is of: its module, or the class of it, says so."""
     model = getattr(estimator, "estimator", estimator)  # inside a FrozenEstimator
-    module = getattr(model, "module", model)
+    module = getattr(model, "module_", None) or getattr(model, "module", model)
+    if isinstance(module, functools.partial):
+        module = module.func
     return "rows" if getattr(module, "input_kind", None) == "continuous" else "images"

@@ -54,10 +54,21 @@ class Detector(OutlierMixin, BaseEstimator):
 
 
 def contamination_offset(scores: np.ndarray, contamination: float | str) -> float:
-    """Choose the threshold below which a given share of the training scores lies."""
+    """Choose the threshold below which a given share of the training scores lies.
+
+    Raises
+    ------
+    ValueError
+        If no score is finite.
+    """
     share = _AUTO_CONTAMINATION if contamination == "auto" else float(contamination)
     finite = scores[np.isfinite(scores)]
-    if len(finite) in (0, len(scores)):
+    if len(finite) == 0:
+        raise ValueError(
+            f"none of the {len(scores)} training samples has a finite score: the model does not "
+            "fit these data"
+        )
+    if len(finite) == len(scores):
         return float(np.quantile(scores, share))
     # Between an infinite score and its neighbour there is nothing to interpolate, and a score of
     # -inf lies below the threshold however many there are.

@@ -53,7 +53,12 @@ class SampleDetector(PortableState, Detector):
         self, estimator: Any, samples: np.ndarray, log_likelihood: str | Callable = "log_prob"
     ) -> LikelihoodModel:
         """A likelihood model, trained if it is not, that takes samples like these."""
-        model = fit_likelihood(estimator, samples, log_likelihood=log_likelihood)
+        model = fit_likelihood(
+            estimator,
+            samples,
+            log_likelihood=log_likelihood,
+            feature_names=getattr(self, "feature_names_in_", None),
+        )
         model.prepare(samples[:1], reset=True)
         return model
 

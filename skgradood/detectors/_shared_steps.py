@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -136,21 +137,42 @@ def _branches(
     return [(group[0], group) for group in groups.values()]
 
 
-def _merged(run: Callable[..., dict], branches: list, X: Any, *options: Any, n_jobs: Any) -> dict:
+def _merged(
+    run: Callable[..., dict],
+    branches: list,
+    X: Any,
+    *options: Any,
+    n_jobs: Any,
+    is_step_output: bool,
+) -> dict:
     """Run every branch, in parallel if there are several, and merge what they return."""
     alone = len(branches) == 1
+    # What a common step has made belongs to every Pipeline alone, whose next step may write on it.
+    is_copied = is_step_output and not alone
     results = Parallel(n_jobs=None if alone else n_jobs)(
-        delayed(run)(first, group, X, *options, n_jobs=n_jobs if alone else None)
+        delayed(run)(
+            first,
+            group,
+            copy.deepcopy(X) if is_copied else X,
+            *options,
+            n_jobs=n_jobs if alone else None,
+        )
         for first, group in branches
     )
     return {index: value for result in results for index, value in result.items()}
 
 
 def _fit_branches(
-    chains: list[_Chain], X: Any, seed: int | None, n_jobs: int | None
+    chains: list[_Chain],
+    X: Any,
+    seed: int | None,
+    n_jobs: int | None,
+    *,
+    is_step_output: bool = False,
 ) -> dict[int, list]:
     """Fit what is left of each detector; the fitted steps by the detector's index."""
-    return _merged(_fit_branch, _branches(chains, _structure), X, seed, n_jobs=n_jobs)
+    branches = _branches(chains, _structure)
+    return _merged(_fit_branch, branches, X, seed, n_jobs=n_jobs, is_step_output=is_step_output)
 
 
 def _fit_branch(
@@ -167,14 +189,16 @@ def _fit_branch(
     )
     transformed = single.fit_transform(X)
     fitted = single.steps[0][1]
-    rest = _fit_branches([chain.rest for chain in group], transformed, seed, n_jobs)
+    left = [chain.rest for chain in group]
+    rest = _fit_branches(left, transformed, seed, n_jobs, is_step_output=True)
     return {index: [fitted, *steps] for index, steps in rest.items()}
 
 
-def _score_branches(chains: list[_Chain], X: Any, n_jobs: int | None) -> dict[int, np.ndarray]:
-    return _merged(
-        _score_branch, _branches(chains, lambda step: id(_thawed(step))), X, n_jobs=n_jobs
-    )
+def _score_branches(
+    chains: list[_Chain], X: Any, n_jobs: int | None, *, is_step_output: bool = False
+) -> dict[int, np.ndarray]:
+    branches = _branches(chains, lambda step: id(_thawed(step)))
+    return _merged(_score_branch, branches, X, n_jobs=n_jobs, is_step_output=is_step_output)
 
 
 def _score_branch(
@@ -183,19 +207,20 @@ def _score_branch(
     if not first.transformers:
         return {first.index: normality_scores(first.detector, X)}
     transformed = first.transformers[0][1].transform(X)
-    return _score_branches([chain.rest for chain in group], transformed, n_jobs)
+    left = [chain.rest for chain in group]
+    return _score_branches(left, transformed, n_jobs, is_step_output=True)
 
 
 def _seeded_clone(estimator: Any, seed: int | None) -> Any:
-    copy = clone(estimator)
+    own = clone(estimator)
     if seed is not None:
         unseeded = [
             name
-            for name, value in copy.get_params(deep=True).items()
+            for name, value in own.get_params(deep=True).items()
             if value is None and name.split("__")[-1] == "random_state"
         ]
-        copy.set_params(**dict.fromkeys(unseeded, seed))
-    return copy
+        own.set_params(**dict.fromkeys(unseeded, seed))
+    return own
 
 
 def _assemble(detector: Any, fitted: list[Any]) -> Any:

@@ -68,10 +68,14 @@ class LayerFeatures(PortableState, TransformerMixin, BaseEstimator):
     def _fit_model(self, X: Any) -> Tensor:
         """Fit the likelihood model and the layers; return its input for X, (n, ...)."""
         check_layers(self.layers)  # before the model is trained
+        resolve_device(self.device)
         X, n_groups, group_size = self._split(X)
         samples = check_and_remember_samples(self, X, reset=True)
         self.likelihood_model_ = fit_likelihood(
-            self.estimator, X, log_likelihood=self.log_likelihood
+            self.estimator,
+            X,
+            log_likelihood=self.log_likelihood,
+            feature_names=getattr(self, "feature_names_in_", None),
         )
         inputs = self.likelihood_model_.prepare(samples, reset=True)
         layout = self._layout()

@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skgradood.features._layer_features import LOG_LIKELIHOOD
+from skgradood.models._batches import resolve_device
 from skgradood.models._evaluation import log_likelihood_contributions, log_likelihoods
 from skgradood.models._fitted import fit_likelihood
 from skgradood.models._portable import PortableState
@@ -140,9 +141,13 @@ class LogLikelihoodTransformer(PortableState, TransformerMixin, BaseEstimator):
                 f'"log_prob"; got {self.log_likelihood!r}'
             )
         with untouched_by_failure(self):
+            resolve_device(self.device)  # before the model is trained
             samples, _ = self._samples(X, reset=True)
             model = fit_likelihood(
-                self.estimator, self._ungrouped(X)[0], log_likelihood=self.log_likelihood
+                self.estimator,
+                self._ungrouped(X)[0],
+                log_likelihood=self.log_likelihood,
+                feature_names=getattr(self, "feature_names_in_", None),
             )
             model.prepare(samples[:1], reset=True)
             self._seed = fixed_seed(self.random_state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from skgradood.gradients import LogLikelihood
 from skgradood.models._batches import sample_in_batches
 from skgradood.models._inputs import as_module_input
 from skgradood.models.generative_net import GenerativeNet
-from skgradood.utils.validation import check_samples
+from skgradood.utils.validation import check_same_columns, check_samples
 
 _SAMPLED_AT_ONCE = 256
 
@@ -89,7 +89,11 @@ class LikelihoodModel:
 
 
 def fit_likelihood(
-    estimator: Any, X: Any, *, log_likelihood: str | Callable = "log_prob"
+    estimator: Any,
+    X: Any,
+    *,
+    log_likelihood: str | Callable = "log_prob",
+    feature_names: Sequence[str] | None = None,
 ) -> LikelihoodModel:
     """Bring what a user passes as ``estimator`` to a fitted likelihood model.
 
@@ -102,6 +106,9 @@ def fit_likelihood(
         Training samples.
     log_likelihood : str or callable, default="log_prob"
         The method that a module must have, or a callable that stands in for it.
+    feature_names : sequence of str or None, default=None
+        Names of the columns of the data that the model is for. Those of a model that was fitted
+        before on columns with names must be the same.
 
     Returns
     -------
@@ -111,6 +118,8 @@ def fit_likelihood(
     ------
     TypeError
         For anything else, or for a module without that method.
+    ValueError
+        For a frozen estimator that was fitted on other columns.
     NotFittedError
         For a frozen estimator that has not been fitted.
     """
@@ -121,6 +130,8 @@ def fit_likelihood(
     if isinstance(estimator, FrozenEstimator) and isinstance(estimator.estimator, GenerativeNet):
         net = estimator.estimator
         check_is_fitted(net)
+        fitted_names = getattr(net, "feature_names_in_", None)
+        check_same_columns(feature_names, fitted_names, name="X", model="the frozen model")
     elif isinstance(estimator, GenerativeNet):
         net = clone(estimator).fit(X)
     else:
@@ -129,4 +140,5 @@ def fit_likelihood(
             "sklearn.frozen.FrozenEstimator, or a torch.nn.Module with log_prob(X) -> (n,); got "
             f"{estimator!r}"
         )
+    LogLikelihood(log_likelihood).check(net.module_)
     return LikelihoodModel(net.module_, net, net.input_shape_)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from sklearn.frozen import FrozenEstimator
@@ -27,8 +27,7 @@ def pretrained_module(model: Any, name: str) -> nn.Module:
     NotFittedError
         If the net has not been fitted.
     """
-    estimator = model.estimator if isinstance(model, FrozenEstimator) else model
-    module = estimator
+    estimator = module = _thawed(model)
     if not isinstance(estimator, nn.Module) and hasattr(estimator, "bits_per_dim"):
         check_is_fitted(
             estimator,
@@ -43,6 +42,11 @@ def pretrained_module(model: Any, name: str) -> nn.Module:
             f"{type(estimator).__name__}"
         )
     return module
+
+
+def pretrained_names(model: Any) -> Sequence[str] | None:
+    """Names of the columns that such a model was fitted on, if they had any."""
+    return getattr(_thawed(model), "feature_names_in_", None)
 
 
 def copy_weights(model: Any, module: nn.Module) -> None:
@@ -78,3 +82,7 @@ def copy_weights(model: Any, module: nn.Module) -> None:
             "size of samples."
         )
     module.load_state_dict(source)
+
+
+def _thawed(model: Any) -> Any:
+    return model.estimator if isinstance(model, FrozenEstimator) else model

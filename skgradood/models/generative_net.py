@@ -27,11 +27,11 @@ from skgradood.models._inputs import as_module_input, check_input_kind
 from skgradood.models._keywords import HandsOn, arguments_for, check_keywords
 from skgradood.models._lost_digits import warn_of_lost_digits
 from skgradood.models._outliers import OUTLIER_LOSSES, OutlierTrainer, outlier_source
-from skgradood.models._pretrained import copy_weights
+from skgradood.models._pretrained import copy_weights, pretrained_names
 from skgradood.models._trained import TrainedModule
 from skgradood.models._training import OPTIMIZERS, LikelihoodTrainer, at_rest, make_trainer
 from skgradood.utils.atomic import untouched_by_failure
-from skgradood.utils.validation import check_and_remember_samples
+from skgradood.utils.validation import check_and_remember_samples, check_same_columns
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # Values in the batch that data-dependent initialisation sees, whatever the size of a sample.
@@ -245,6 +245,7 @@ class GenerativeNet(_state.NetState, TrainedModule, DensityMixin, HandsOn):
         device = resolve_device(self.device)
         history = [] if fresh else self.history_
         samples = self._check_samples(X, reset=fresh)
+        self._check_names(fresh=fresh)
         with isolated_rng(draw_seed(self.random_state, stage=len(history))):
             if fresh:
                 check_input_kind(samples, self.module)
@@ -290,6 +291,16 @@ class GenerativeNet(_state.NetState, TrainedModule, DensityMixin, HandsOn):
     def _check_samples(self, X: Any, *, reset: bool) -> np.ndarray:
         shape = self._handed_on().get("module__input_shape") if reset else self.input_shape_
         return check_and_remember_samples(self, X, reset=reset, input_shape=shape)
+
+    def _check_names(self, *, fresh: bool) -> None:
+        """Refuse outliers, and a model to start from, of other columns."""
+        own = getattr(self, "feature_names_in_", None)
+        check_same_columns(
+            getattr(self.outliers, "columns", None), own, name="outliers", model="this net"
+        )
+        if fresh and self.initial_model is not None:
+            names = pretrained_names(self.initial_model)
+            check_same_columns(own, names, name="X", model="initial_model")
 
     def _module_arguments(self) -> dict[str, Any]:
         arguments = arguments_for("module", self._handed_on())

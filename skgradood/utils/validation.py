@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,6 +92,8 @@ def _as_numeric_array(X: Any, name: str) -> np.ndarray:
         return array
     if array.dtype.kind not in "biufO":
         raise ValueError(f"{name} must hold real numbers; got dtype {array.dtype}")
+    if array.dtype.kind == "O" and "pandas" in sys.modules:  # its missing value is no number
+        array = np.where(sys.modules["pandas"].isna(array), np.nan, array)
     try:
         return array.astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -172,6 +175,29 @@ def check_and_remember_samples(
         estimator.n_features_in_ = math.prod(samples.shape[1:])
         vars(estimator).pop("feature_names_in_", None)
     return check_samples(samples, input_shape=input_shape)
+
+
+def check_same_columns(names: Any, fitted_names: Any, *, name: str, model: str) -> None:
+    """Refuse columns that are not those of a model, in their order, where both have names.
+
+    Parameters
+    ----------
+    names, fitted_names : sequence of str or None
+        Names of the columns at hand, and of those that the model was fitted on.
+    name, model : str
+        What the error message calls the two.
+
+    Raises
+    ------
+    ValueError
+        If they differ.
+    """
+    if names is None or fitted_names is None or list(names) == list(fitted_names):
+        return
+    raise ValueError(
+        f"The feature names of {name} should match those that {model} was fitted on, in their "
+        f"order: {list(fitted_names)}; got {list(names)}."
+    )
 
 
 def check_outlier_labels(y: Any) -> np.ndarray:

@@ -51,7 +51,9 @@ def test_equals_scipy_where_scipy_can_do_it(a):
             np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-12)
 
 
-@pytest.mark.parametrize("z", [-30.0, -20.0, 20.0, 30.0])
+@pytest.mark.parametrize(
+    "z", [s * z for s in (-1, 1) for z in (2.0, 4.2, 4.4, 4.6, 8.0, 11.4, 30.0)]
+)
 def test_large_shapes_are_nearly_normal(z):
     """The Wilson-Hilferty cube root is accurate to 1e-8 here; SciPy's own tails are not."""
     a = 1e9
@@ -70,6 +72,16 @@ def test_tails_are_monotone_and_finite_at_every_distance(a):
     assert np.isfinite(upper).all()
     assert (np.diff(lower) >= 0).all()
     assert (np.diff(upper) <= 0).all()
+
+
+@pytest.mark.parametrize("a", [1e6, 1e9, 1e12])
+def test_tails_of_large_shapes_are_monotone_where_methods_meet(a):
+    z = np.linspace(0.5, 14, 2001)
+    lower = _gamma.log_cdf(np.array(a), np.log(a) + np.log1p(-z / np.sqrt(a)))
+    upper = _gamma.log_sf(np.array(a), np.log(a) + np.log1p(z / np.sqrt(a)))
+    assert (np.diff(lower) < 0).all()
+    assert (np.diff(upper) < 0).all()
+    np.testing.assert_allclose(lower, upper, rtol=20 / np.sqrt(a))
 
 
 def test_inverse_trigamma():
