@@ -23,14 +23,14 @@ from skgradood.gradients.errors import (
 )
 from skgradood.gradients.func import FuncStrategy
 from skgradood.gradients.growing import GrowingTensor
-from skgradood.gradients.layers import check_module, layer_layout, trainable_parameters
+from skgradood.gradients.layers import check_module, trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood, LogLikelihoodFunction
 from skgradood.gradients.loop import LoopStrategy
 from skgradood.gradients.precision import check_autocast
-from skgradood.gradients.reducers import Both, Reducer, SquaredNorms
+from skgradood.gradients.reducers import Both, Reducer
 from skgradood.gradients.state import evaluation_state, isolated_rng
 from skgradood.gradients.strategy import Strategy
-from skgradood.gradients.verification import find_disagreement
+from skgradood.gradients.verification import Probe, find_disagreement
 
 STRATEGIES = {strategy.name: strategy for strategy in (CaptureStrategy, FuncStrategy, LoopStrategy)}
 ENGINES = ("auto", *STRATEGIES)
@@ -207,13 +207,11 @@ class GradientEngine:
             reducer.begin(len(batch), batch.device)
             values = strategy.run(batch, reducer)
         else:
-            probe = SquaredNorms(layer_layout(self.module))
+            probe = Probe(self.module, sorted({0, len(batch) - 1}))
             receiver = Both(reducer, probe)
             receiver.begin(len(batch), batch.device)
             values = strategy.run(batch, receiver)
-            disagreement = find_disagreement(
-                self.module, self.log_likelihood, batch, probe.current, values
-            )
+            disagreement = find_disagreement(self.module, self.log_likelihood, batch, probe, values)
             if disagreement is not None:
                 raise StrategyRefused(
                     f"its results are not those of single samples ({disagreement}); does the "

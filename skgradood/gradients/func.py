@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from skgradood.gradients.errors import StrategyRefused
+from skgradood.gradients.errors import LogLikelihoodError, StrategyRefused
 from skgradood.gradients.likelihood import LogLikelihood
 from skgradood.gradients.loop import emit_dense
 from skgradood.gradients.reducers import Reducer
@@ -51,7 +51,7 @@ class FuncStrategy(Strategy):
                     gradients, log_likelihood = torch.func.vmap(gradient, in_dims=(None, 0))(
                         values, rows
                     )
-            except RuntimeError as error:
+            except (RuntimeError, LogLikelihoodError) as error:
                 raise StrategyRefused(
                     f"torch.func.vmap cannot follow the model: {error}"
                 ) from error

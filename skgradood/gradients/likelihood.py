@@ -106,6 +106,8 @@ class LogLikelihood:
         came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         if came != (n,):
             hint = "; it looks like a batch mean or sum" if came in ((), (1,)) else ""
+            if n == 1 and came == ():
+                hint += ", or squeeze() has taken the one sample's dimension, too: name another one"
             raise LogLikelihoodError(
                 f"{self.description} of {type(module).__name__} returned {came} for {n} samples; "
                 f"expected one log-likelihood a sample, shape ({n},){hint}"

@@ -12,7 +12,7 @@ from skgradood.gradients.layer_gradient import LayerGradient
 from skgradood.gradients.layers import trainable_parameters
 from skgradood.gradients.likelihood import is_differentiable
 from skgradood.gradients.reducers import Reducer
-from skgradood.gradients.state import isolated_rng
+from skgradood.gradients.state import isolated_rng, without_graphs
 from skgradood.gradients.strategy import Strategy
 
 
@@ -35,6 +35,7 @@ class LoopStrategy(Strategy):
         self, x: Tensor, seed: int, parameters: list[nn.Parameter]
     ) -> tuple[Tensor, Sequence[Tensor | None]]:
         """Log-likelihood (1,) and gradients of one row; its graph is gone when it returns."""
+        without_graphs(self.module)
         generator = torch.Generator(device=x.device).manual_seed(seed)
         with isolated_rng(seed), torch.enable_grad():
             value = self.log_likelihood(self.module, x, generator)

@@ -114,6 +114,9 @@ def evaluation_state(module: nn.Module, parameters: Container[str] | None = None
             _refill(child._buffers, buffers)
         for child, attributes in zip(children, kept, strict=True):
             vars(child).update(attributes)
+        for tensor, _, _ in gradients:
+            if not tensor.is_leaf:  # what depends on parameters was written into it
+                tensor.detach_()
         for value in values:
             value.restore()
         for parameter, gradient, requires_grad in gradients:
@@ -121,6 +124,14 @@ def evaluation_state(module: nn.Module, parameters: Container[str] | None = None
                 parameter.grad = gradient
             if parameter.requires_grad != requires_grad:
                 parameter.requires_grad = requires_grad
+
+
+def without_graphs(module: nn.Module) -> None:
+    """Cut off what depends on parameters and was written into a buffer by an earlier pass."""
+    for child in module.modules():
+        for buffer in child._buffers.values():
+            if buffer is not None and buffer.grad_fn is not None:
+                buffer.detach_()
 
 
 def _set_mode(module: nn.Module, *, training: bool) -> None:

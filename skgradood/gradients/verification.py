@@ -2,17 +2,72 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from skgradood.gradients.layer_gradient import LayerGradient
 from skgradood.gradients.layers import layer_layout, trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood
 from skgradood.gradients.loop import LoopStrategy, emit_row
 from skgradood.gradients.precision import AUTOCAST
 from skgradood.gradients.reducers import SquaredNorms
+
+# A random component of a gradient's error is hardly ever so many times its usual size.
+_SIGMAS = 4
+
+
+class Probe:
+    """Squared norms of two samples' gradients, and their components along random directions.
+
+    Two gradients of one norm, such as a complex one and its conjugate, differ in the latter.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Whose parameters are measured.
+    rows : list of int
+        Places of the samples in the batch.
+    """
+
+    def __init__(self, module: nn.Module, rows: list[int]) -> None:
+        self.rows = rows
+        self.names = list(trainable_parameters(module))
+        self._norms = SquaredNorms(layer_layout(module))
+
+    def begin(self, n: int, device: torch.device) -> None:
+        self._norms.begin(n, device)
+        self.components = torch.zeros_like(self.norms)
+
+    def update(self, gradient: LayerGradient) -> None:
+        self._norms.update(gradient)
+        column = self.names.index(gradient.name)
+        for k, row in enumerate(self.rows):
+            place = row - gradient.start
+            if 0 <= place < gradient.n:
+                one = gradient.dense(slice(place, place + 1))
+                self.components[k, column] = _component(one, gradient.name)
+
+    def commit(self) -> None:
+        """Nothing is kept of one batch beside another."""
+
+    @property
+    def norms(self) -> Tensor:
+        """(number of rows, number of parameter tensors)."""
+        return self._norms.current[self.rows]
+
+
+def _component(gradient: Tensor, name: str) -> Tensor:
+    """Inner product with a direction that belongs to the name of a tensor."""
+    numbers = (torch.view_as_real(gradient) if gradient.is_complex() else gradient).flatten()
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    direction = torch.randn(len(numbers), generator=generator, dtype=numbers.dtype)
+    return numbers @ direction.to(numbers.device)
 
 
 class _Tolerance(NamedTuple):
@@ -50,14 +105,15 @@ def find_disagreement(
     module: nn.Module,
     log_likelihood: LogLikelihood,
     X: Tensor,
-    squared_norms: Tensor,
+    probe: Probe,
     values: Tensor,
 ) -> Disagreement | None:
-    """Compare a batch's results with those of its first and last row alone.
+    """Compare a batch's results with those of some of its rows alone.
 
-    Log-likelihoods and squared norms must agree to 1e-3 relative (1e-6 in float64; 0.125 in
-    bfloat16 and 0.016 in float16, autocast or not), the norms up to rounding errors of the largest
-    layer: a gradient that vanishes in theory is noise in both.
+    Log-likelihoods, squared norms and components of gradients must agree to 1e-3 relative (1e-6 in
+    float64; 0.125 in bfloat16 and 0.016 in float16, where anything is computed in these), the
+    gradients up to rounding errors of the largest layer: one that vanishes in theory is noise in
+    both.
 
     Kernels differ between batch sizes, and a rectifier whose input is zero up to rounding may be
     on in one and off in the other. So norms that differ, where log-likelihoods agree, are looked
@@ -71,16 +127,16 @@ def find_disagreement(
         What was differentiated.
     X : Tensor of shape (n, ...)
         The batch.
-    squared_norms : Tensor of shape (n, number of parameter tensors)
-        What the strategy found.
+    probe : Probe
+        What the strategy found of the rows' gradients.
     values : Tensor of shape (n,)
         The log-likelihoods that it found.
     """
-    rows = sorted({0, len(X) - 1})
-    names = list(trainable_parameters(module))
-    alone, values_alone = _norms_alone(module, log_likelihood, X[rows])
+    rows = probe.rows
+    with _lowest_precision() as precision:
+        alone, values_alone = _alone(module, log_likelihood, X[rows])
     autocast = log_likelihood.autocast
-    tolerance = _tolerance(values_alone.dtype if autocast is None else AUTOCAST[autocast])
+    tolerance = _tolerance(precision.of(values_alone) if autocast is None else AUTOCAST[autocast])
     allowed = tolerance.relative * values_alone.abs().clamp_min(1)
     value_excess = (values[rows] - values_alone).abs() - allowed
     if (value_excess > 0).any():
@@ -88,53 +144,93 @@ def find_disagreement(
         return Disagreement(
             "the log-likelihood", rows[row], float(values[rows[row]]), float(values_alone[row])
         )
-    came = squared_norms[rows]
-    excess = _excess(came, alone, tolerance)
-    if not (excess > 0).any():
+    if not (_excess(probe, alone, tolerance) > 0).any():
         return None
-    in_batch = _norms_in_batch(module, log_likelihood, X, rows)
-    if not (_excess(came, in_batch, tolerance) > 0).any():
+    in_batch = _in_batch(module, log_likelihood, X, rows)
+    if not (_excess(probe, in_batch, tolerance) > 0).any():
         return None
-    row, column = divmod(int(excess.argmax()), excess.shape[1])
+    return _worst(probe, alone, tolerance)
+
+
+def _worst(came: Probe, expected: Probe, tolerance: _Tolerance) -> Disagreement:
+    excess = _excess(came, expected, tolerance)
+    kind, row, column = (int(k) for k in torch.unravel_index(excess.argmax(), excess.shape))
+    what = ("the squared norm", "a component of the gradient")[kind]
+    found, alone = ((probe.norms, probe.components)[kind] for probe in (came, expected))
     return Disagreement(
-        f"the squared norm of layer {names[column]!r}",
-        rows[row],
-        float(came[row, column]),
+        f"{what} of layer {came.names[column]!r}",
+        came.rows[row],
+        float(found[row, column]),
         float(alone[row, column]),
     )
 
 
-def _excess(came: Tensor, expected: Tensor, tolerance: _Tolerance) -> Tensor:
-    """How far norms differ beyond what is allowed, relative to what is expected."""
-    allowed = tolerance.relative * expected + tolerance.share * expected.sum(1, keepdim=True)
-    tiny = torch.finfo(expected.dtype).tiny
-    excess = ((came - expected).abs() - allowed) / expected.clamp_min(tiny)
+class _Precision:
+    """The lowest precision that was met."""
+
+    def __init__(self) -> None:
+        self.dtypes: set[torch.dtype] = set()
+
+    def note(self, tensor: Tensor) -> Tensor:
+        self.dtypes.add(tensor.dtype)
+        return tensor
+
+    def of(self, values: Tensor) -> torch.dtype:
+        """That of the values, or a lower one."""
+        halves = [dtype for dtype in AUTOCAST.values() if dtype in self.dtypes]
+        return halves[0] if halves else values.dtype
+
+
+@contextmanager
+def _lowest_precision() -> Iterator[_Precision]:
+    """Note what autograd keeps in a block: values may be in another precision than their making."""
+    precision = _Precision()
+    with torch.autograd.graph.saved_tensors_hooks(precision.note, lambda tensor: tensor):
+        yield precision
+
+
+def _excess(came: Probe, expected: Probe, tolerance: _Tolerance) -> Tensor:
+    """How far norms, and components, differ beyond what is allowed, relative to the norm.
+
+    (2, number of rows, number of parameter tensors).
+    """
+    tiny = torch.finfo(expected.norms.dtype).tiny
+    noise = tolerance.share * expected.norms.sum(1, keepdim=True)
+    allowed = tolerance.relative * expected.norms + noise
+    norms = ((came.norms - expected.norms).abs() - allowed) / expected.norms.clamp_min(tiny)
     # NaN in both is agreement; NaN in one is not.
-    excess = torch.where(came.isnan() & expected.isnan(), -torch.inf, excess)
-    return torch.where(came.isnan() ^ expected.isnan(), torch.inf, excess)
+    is_nan = came.norms.isnan(), expected.norms.isnan()
+    norms = torch.where(is_nan[0] & is_nan[1], -torch.inf, norms)
+    norms = torch.where(is_nan[0] ^ is_nan[1], torch.inf, norms)
+    lengths = expected.norms.sqrt()
+    allowed = _SIGMAS * (tolerance.relative * lengths + noise.sqrt())
+    components = (came.components - expected.components).abs() - allowed
+    # Where a norm is not finite, it alone decides.
+    components = torch.where(
+        components.isfinite(), components / lengths.clamp_min(tiny), -torch.inf
+    )
+    return torch.stack([norms, components])
 
 
-def _norms_alone(
-    module: nn.Module, log_likelihood: LogLikelihood, X: Tensor
-) -> tuple[Tensor, Tensor]:
-    norms = SquaredNorms(layer_layout(module))
-    norms.begin(len(X), X.device)
-    values = LoopStrategy(module, log_likelihood).run(X, norms)
-    return norms.current, values
+def _alone(module: nn.Module, log_likelihood: LogLikelihood, X: Tensor) -> tuple[Probe, Tensor]:
+    probe = Probe(module, list(range(len(X))))
+    probe.begin(len(X), X.device)
+    values = LoopStrategy(module, log_likelihood).run(X, probe)
+    return probe, values
 
 
-def _norms_in_batch(
+def _in_batch(
     module: nn.Module, log_likelihood: LogLikelihood, X: Tensor, rows: list[int]
-) -> Tensor:
-    """Squared norms of single rows' gradients, with the whole batch in the forward pass."""
+) -> Probe:
+    """Single rows' gradients, with the whole batch in the forward pass."""
     parameters = trainable_parameters(module)
-    norms = SquaredNorms(layer_layout(module))
-    norms.begin(len(rows), X.device)
+    probe = Probe(module, list(range(len(rows))))
+    probe.begin(len(rows), X.device)
     with torch.enable_grad():
         values = log_likelihood(module, X, torch.Generator(device=X.device))
         for k, row in enumerate(rows):
             gradients = torch.autograd.grad(
                 values[row], list(parameters.values()), allow_unused=True, retain_graph=True
             )
-            emit_row(parameters, gradients, k, norms)
-    return norms.current
+            emit_row(parameters, gradients, k, probe)
+    return probe

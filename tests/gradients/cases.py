@@ -25,7 +25,7 @@ from skgradood.models import (
     PixelCNN,
     RealNVP,
 )
-from tests.gradients import hard_modules, modules, recurrent_modules
+from tests.gradients import hard_modules, modules, recurrent_modules, selecting_modules
 from tests.gradients.operations import USES
 
 
@@ -296,13 +296,36 @@ CASES: dict[str, Case] = {
         (3, 1, 4, 4),
     ),
     "custom_function_of_data": _case(lambda: hard_modules.CustomFunction(5, of="data"), (4, 5)),
+    "gradient_clipped_by_a_function": _case(
+        lambda: hard_modules.ClippedGradient(5, by="function"), (6, 5), func=False
+    ),
+    "gradient_clipped_by_a_hook": _case(
+        lambda: hard_modules.ClippedGradient(5, by="hook"), (6, 5)
+    ),
+    "hooked_broadcast": _case(lambda: hard_modules.HookedBroadcast(5), (4, 5)),
+    "complex_linear_over_positions": _case(
+        lambda: hard_modules.ComplexMap(4, polar=False), (3, 5, 4)
+    ),
+    "complex_linear_of_rows": _case(lambda: hard_modules.ComplexMap(4, polar=True), (7, 4)),
+    "nearest_code_looked_up": _case(
+        lambda: selecting_modules.NearestCode(4, by="look-up"), (5, 4)
+    ),
+    "nearest_code_by_ones": _case(
+        lambda: selecting_modules.NearestCode(4, by="ones"), (5, 4), func=False
+    ),
+    "fixed_point": _case(lambda: selecting_modules.FixedPoint(4), (5, 4)),
+    "binned_by_numpy": _case(lambda: selecting_modules.Binned(4), (6, 4), func=False, looks=True),
     # What capture refuses, and who serves instead.
     "custom_function_of_a_parameter": _case(
         lambda: hard_modules.CustomFunction(5, of="parameter"), (4, 5),
         strategy="loop", warns="cannot be watched",
     ),
     "custom_layer": _case(
-        lambda: hard_modules.CustomLayer(5), (4, 5), strategy="loop", warns="cannot be told apart"
+        lambda: hard_modules.CustomLayer(5), (4, 5), strategy="loop", warns="cannot be watched"
+    ),
+    "checkpointed": _case(
+        lambda: hard_modules.Checkpointed(4), (4, 4),
+        strategy="loop", warns="changes what autograd keeps", func=False,
     ),
     "custom_function_of_plain_values": _case(
         lambda: hard_modules.PlainValues(5), (4, 5), strategy="loop", warns="cannot be watched"

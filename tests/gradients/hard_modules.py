@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class _Cube(torch.autograd.Function):
@@ -54,6 +55,78 @@ class CustomLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return _ScaledBy.apply(self.layer(x), self.scale)
+
+
+class _Clipped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.clamp(-0.05, 0.05)
+
+
+class ClippedGradient(nn.Module):
+    """What a parameter gets is no linear function of what its value gets."""
+
+    def __init__(self, d: int, *, by: str) -> None:
+        super().__init__()
+        self.layer = nn.Linear(d, d)
+        self.scale = nn.Parameter(torch.zeros(d))
+        self.by = by
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(x)
+        if self.by == "function":
+            return h * _Clipped.apply(self.scale)
+        scale = self.scale.sin()
+        if scale.requires_grad:
+            scale.register_hook(lambda gradient: gradient.clamp(-0.05, 0.05))
+        return h * scale
+
+
+class HookedBroadcast(nn.Module):
+    """A hook on what spreads one number over the rows."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.layer, self.shift = nn.Linear(d, d), nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shifts = torch.zeros(len(x), dtype=x.dtype, device=x.device) + self.shift
+        if shifts.requires_grad:
+            shifts.register_hook(lambda gradient: 2 * gradient)
+        return (self.layer(x).mT * shifts).mT
+
+
+class ComplexMap(nn.Module):
+    """A linear map of complex numbers over positions, or of rows, from real parameters."""
+
+    def __init__(self, d: int, *, polar: bool) -> None:
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.ones(3, d)), nn.Parameter(torch.ones(3, d))
+        self.polar = polar
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.complex(x, x.cos())
+        if self.polar:
+            y = x @ torch.polar(self.first, self.second).mT
+        else:
+            y = nn.functional.linear(x, torch.complex(self.first, self.second))
+        return torch.view_as_real(y).flatten(1)
+
+
+class Checkpointed(nn.Module):
+    """A part is computed again in the backward pass."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(d, d)
+        self.second = nn.Sequential(nn.Linear(d, d, bias=False), nn.Tanh())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.second, self.first(x), use_reentrant=False)
 
 
 class MinusBatchMean(nn.Module):

@@ -18,7 +18,7 @@ from skgradood.gradients import (
     layer_gradient_norms,
     layer_layout,
 )
-from tests.gradients.cases import CASES, SquaredOutput, seeded
+from tests.gradients.cases import CASES, SquaredOutput, built, seeded
 
 EPS = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
 # A custom function in them meets another precision than its author thought of.
@@ -126,3 +126,34 @@ def test_unknown_precisions_are_refused():
     module, X = CASES["mlp"].make(torch.float32)
     with pytest.raises(ValueError, match=r"autocast must be None or one of .*; got 'float8'"):
         layer_gradient_norms(module, X, autocast="float8")
+
+
+class LanguageModel(nn.Module):
+    """Computes in bfloat16, of its own accord or by its parameters, and returns float32."""
+
+    def __init__(self, *, own_autocast: bool):
+        super().__init__()
+        self.tokens = nn.Embedding(100, 64)
+        layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
+        self.head, self.own_autocast = nn.Linear(64, 100), own_autocast
+
+    def log_prob(self, X):
+        length, dtype = X.shape[1] - 1, self.head.weight.dtype
+        mask = nn.Transformer.generate_square_subsequent_mask(length, dtype=dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.own_autocast):
+            h = self.layers(self.tokens(X[:, :-1]), mask=mask, is_causal=True)
+            logits = self.head(h)
+        return logits.float().log_softmax(-1).gather(2, X[:, 1:, None]).sum((1, 2))
+
+
+@pytest.mark.parametrize("own_autocast", [True, False])
+def test_values_in_whole_precision_may_be_computed_in_half(own_autocast):
+    module = built(lambda: LanguageModel(own_autocast=own_autocast))
+    module = module if own_autocast else module.bfloat16()
+    X = torch.randint(0, 100, (8, 24), generator=torch.Generator().manual_seed(0))
+    engine = GradientEngine(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EngineWarning)
+        engine.run(X, SquaredNorms(layer_layout(module)))
+    assert engine.strategy == "capture"

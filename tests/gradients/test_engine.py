@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -315,3 +316,67 @@ def test_an_error_of_single_rows_tells_why_they_came_alone():
     (note,) = raised.value.__notes__
     assert "'loop'" in note
     assert "capture: batch_norm normalises with the statistics of the batch" in note
+
+
+class Conjugating(CaptureStrategy):
+    """Hands over the conjugates of complex gradients: their norms are right."""
+
+    def run(self, X, reducer):
+        class Conjugates:
+            def update(self, gradient):
+                dense = DenseContribution(gradient.dense().conj().resolve_conj())
+                reducer.update(dataclasses.replace(gradient, contributions=[dense]))
+
+        return super().run(X, Conjugates())
+
+
+def test_verification_looks_at_gradients_not_only_at_their_norms(monkeypatch):
+    from skgradood.gradients import engine
+
+    monkeypatch.setitem(engine.STRATEGIES, "capture", Conjugating)
+    module = nn.Module()
+    module.w = nn.Parameter(torch.randn(3, 4, dtype=torch.complex64))
+    module.log_prob = lambda X: torch.view_as_real(X * (1 + 1j) @ module.w.mT).sin().sum((1, 2))
+    X = seeded((5, 4), torch.float32)
+    with pytest.raises(StrategyRefused, match="a component of the gradient of layer 'w' of row"):
+        layer_gradient_norms(module, X, engine="capture")
+
+
+class AsManyAsVmapSays(nn.Module):
+    """Under vmap the last function returns another shape, and capture has no rule for the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.root, self.least = nn.Parameter(torch.eye(4) + 0.1), nn.Parameter(torch.zeros(4))
+
+    def log_prob(self, X):
+        y = torch.max(X, self.least)
+        return -(torch.linalg.solve(self.root @ self.root.mT, y[..., None])[..., 0] * y).sum(1)
+
+
+def test_what_vmap_returns_does_not_end_the_search_for_a_strategy():
+    module, X = AsManyAsVmapSays().double(), seeded((5, 4), torch.float64)
+    with pytest.warns(EngineWarning, match=r"func: .* expected one log-likelihood a sample"):
+        norms = layer_gradient_norms(module, X)
+    np.testing.assert_allclose(norms, layer_gradient_norms(module, X, engine="loop"))
+
+
+def test_a_squeezed_sample_is_told_of():
+    module = nn.Linear(3, 1)
+    with pytest.raises(TypeError, match=r"squeeze\(\) has taken the one sample's dimension"):
+        layer_gradient_norms(
+            module, torch.randn(4, 3), log_likelihood=lambda m, X, generator: m(X).squeeze()
+        )
+
+
+def test_dimensions_may_be_numpys():
+    module = SquaredOutput(nn.Linear(4, 4))
+    module.log_prob = lambda X: -module.body(X).unflatten(1, (2, 2)).sum(np.int64(1)).exp().sum(1)
+    X = seeded((5, 4), torch.float32)
+    engine = GradientEngine(module)
+    norms = SquaredNorms(layer_layout(module))
+    engine.run(X, norms)
+    assert engine.strategy == "capture"
+    np.testing.assert_allclose(
+        norms.result(), layer_gradient_norms(module, X, engine="loop"), rtol=1e-4
+    )

@@ -125,9 +125,16 @@ def test_a_row_that_is_not_finite_is_alone_with_that(name, value, engine):
     )
 
 
+SCALABLE = [
+    name
+    for name, case in CASES.items()
+    if case.strategy == "capture" and not name.startswith("gradient_clipped")
+]
+
+
 @settings(max_examples=20, deadline=None)
 @given(
-    name=st.sampled_from([name for name, case in CASES.items() if case.strategy == "capture"]),
+    name=st.sampled_from(SCALABLE),
     factor=st.floats(-3, 3).filter(lambda c: abs(c) > 0.1),
     order=st.permutations(range(3)),
 )

@@ -107,7 +107,7 @@ def test_what_capture_cannot_serve_does_not_matter_where_it_is_not_wanted():
     body = nn.Sequential(hard_modules.CustomLayer(4), nn.Linear(4, 2))
     module, X = SquaredOutput(body), seeded((3, 4), torch.float32)
     whole, part = GradientEngine(module), GradientEngine(module, parameters=["body.1.weight"])
-    with pytest.warns(EngineWarning, match="cannot be told apart"):
+    with pytest.warns(EngineWarning, match="cannot be watched"):
         whole.run(X, Names())
     part.run(X, Names())
     assert (whole.strategy, part.strategy) == ("loop", "capture")

@@ -247,3 +247,40 @@ def test_hooks_on_gradients_are_those_of_single_samples():
         norms = layer_gradient_norms(module, X)[:, 1]
     assert (norms <= bias.numel() * limit**2 * (1 + 1e-12)).all()
     np.testing.assert_allclose(norms, layer_gradient_norms(module, X, engine="loop")[:, 1])
+
+
+class Remembering(nn.Module):
+    """Writes what depends on its parameters into a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("last", torch.zeros(4))
+
+    def log_prob(self, X):
+        h = self.linear(X)
+        self.last.mul_(0.9).add_(0.1 * h.mean(0))
+        return -h.square().sum(1)
+
+
+class Failing(Remembering):
+    def log_prob(self, X):
+        super().log_prob(X)
+        raise KeyError("its own")
+
+
+@pytest.mark.parametrize("engine", ["auto", "capture", "loop"])
+def test_a_buffer_into_which_a_graph_is_written_is_as_before(engine):
+    module, X = Remembering(), torch.randn(6, 4)
+    norms = layer_gradient_norms(module, X, engine=engine)
+    assert module.last.grad_fn is None
+    assert not module.last.requires_grad
+    assert (module.last == 0).all()
+    plain = nn.Module()
+    plain.linear, plain.log_prob = module.linear, lambda X: -plain.linear(X).square().sum(1)
+    np.testing.assert_allclose(norms, layer_gradient_norms(plain, X, engine="loop"), rtol=1e-4)
+
+
+def test_what_was_written_does_not_hide_the_models_own_error():
+    with pytest.raises(KeyError, match="its own"):
+        layer_gradient_norms(Failing(), torch.randn(6, 4))

@@ -126,6 +126,8 @@ class LinearCut(torch.autograd.Function):
             bias.use.deliver(of_bias)
         if weight.use:
             rows = factor_of(axis.rows(x), weight.value)
+            if rows.is_complex():  # autograd's gradient of a product has the conjugate
+                rows = rows.conj().resolve_conj()
             shape = weight.use.tensor.shape
             weight.use.deliver(OuterContribution(rows, gradients, shape, ctx.transposed, of_bias))
         x_gradient = None

@@ -168,6 +168,7 @@ def _nobody_overrides(*_: Any) -> bool:
     return False
 
 
+@functools.cache
 def is_in_place(function: Callable) -> bool:
     """Whether a function writes into its first argument, by the name it has."""
     name = getattr(function, "__name__", "")

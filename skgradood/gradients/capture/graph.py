@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from torch import Tensor
 
@@ -18,16 +19,18 @@ def is_of_elements(tensor: Tensor) -> bool:
 
     Of leaves that have the tensor's shape; constants may be broadcast.
     """
-    waiting, seen = [tensor.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node.name() != _LEAF and _operator(node.name()) not in _OF_ELEMENTS:
-            return False
-        waiting.extend(following for following, _ in node.next_functions)
-    return tensor.grad_fn is not None
+    names = set(_node_names(tensor)) - {_LEAF}
+    return tensor.grad_fn is not None and all(_operator(name) in _OF_ELEMENTS for name in names)
+
+
+def is_linear_backwards(tensor: Tensor) -> bool:
+    """Whether gradients are sure to be carried down linearly.
+
+    Those of torch's own functions are; a user's function, or hook, may do anything.
+    """
+    return not tensor._backward_hooks and all(
+        name.startswith("torch::") or _operator(name) is not None for name in _node_names(tensor)
+    )
 
 
 def normed_leaves(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -43,6 +46,17 @@ def normed_leaves(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
     if direction is None or size is None or direction.ndim < 2 or direction.is_complex():
         return None
     return direction, size
+
+
+def _node_names(tensor: Tensor) -> Iterator[str]:
+    waiting, seen = [tensor.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node.name()
+        waiting.extend(following for following, _ in node.next_functions)
 
 
 def _operator(name: str) -> str | None:

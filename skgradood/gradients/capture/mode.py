@@ -142,7 +142,7 @@ class CaptureMode(TorchFunctionMode):
         samples, but they all have the gradient of the one number.
         """
         spread = self._spread.get(tensor, None)
-        if spread is None or not spread.is_current(tensor):
+        if spread is None or not spread.is_current(tensor) or tensor._backward_hooks:
             return None
         smaller = spread.smaller
         return smaller if smaller.ndim < -dim or smaller.shape[dim] == 1 else None
@@ -174,10 +174,10 @@ class CaptureMode(TorchFunctionMode):
             )
         read = args[:1] if function in CASTS else args
         data, leaves = self._sorted(tensors_in(read, kwargs), function)
-        if not leaves:
+        if not leaves or (data and not torch.is_grad_enabled()):
             return self._follow_data(function, args, kwargs, data)
-        if not data or not torch.is_grad_enabled():
-            return self._follow_parameters(function, args, kwargs, leaves, with_data=bool(data))
+        if not data:
+            return self._follow_parameters(function, args, kwargs, leaves)
         return self._meet(function, args, kwargs)
 
     def _leaves_of(self, tensor: Tensor) -> frozenset[str]:
@@ -216,6 +216,9 @@ class CaptureMode(TorchFunctionMode):
         kwargs: dict,
         data: list[tuple[Tensor, BatchAxis | None]],
     ) -> Any:
+        given = args
+        if data and args and is_in_place(function) and not self.is_data(args[0]):
+            given = (args[0].clone(), *args[1:])  # constants that data are written into
         result = function(*args, **kwargs)
         if not data:
             return result
@@ -225,7 +228,7 @@ class CaptureMode(TorchFunctionMode):
         outputs = tensors_in(result)
         if not outputs:
             return result
-        axes = self.propagation(function, args, kwargs, data, outputs, self.recorder.n)
+        axes = self.propagation(function, given, kwargs, data, outputs, self.recorder.n)
         for output, axis in zip(outputs, axes, strict=True):
             if axis is not None:
                 self.mark(output, axis)
@@ -261,8 +264,6 @@ class CaptureMode(TorchFunctionMode):
         args: tuple,
         kwargs: dict,
         leaves: frozenset[str],
-        *,
-        with_data: bool,
     ) -> Any:
         result = function(*args, **kwargs)
         if function in SPREADING:
@@ -274,8 +275,6 @@ class CaptureMode(TorchFunctionMode):
                 base = output._base
                 if base is not None and (written or is_in_place(function)):
                     self._derived[base] = leaves | self._derived.get(base, _NONE)
-            elif with_data:
-                self.mark(output, None)
         return result
 
     def _note_spread(self, function: Callable, args: tuple, kwargs: dict, result: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -102,17 +103,13 @@ def tensors_in(*trees: Any) -> list[Tensor]:
     for tree in trees:
         if isinstance(tree, Tensor):
             found.append(tree)
-        elif tree:
+        elif isinstance(tree, _NESTED):
             _gather(tree, found)
     return found
 
 
 def _gather(tree: Any, found: list[Tensor]) -> None:
-    if isinstance(tree, dict):
-        tree = tree.values()
-    elif not isinstance(tree, (tuple, list)):
-        return
-    for branch in tree:
+    for branch in tree.values() if isinstance(tree, dict) else tree:
         if isinstance(branch, Tensor):
             found.append(branch)
         elif isinstance(branch, _NESTED):
@@ -185,7 +182,7 @@ def _reduced(
     dims = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else None))
     if dims is None or isinstance(dims, (bool, Tensor, torch.dtype)):
         return None
-    dims = (dims,) if isinstance(dims, int) else tuple(dims)
+    dims = tuple(dims) if isinstance(dims, (tuple, list)) else (operator.index(dims),)
     gone = {d % tensor.ndim for d in dims} if dims else set(range(tensor.ndim))
     if axis.dim in gone:
         return None

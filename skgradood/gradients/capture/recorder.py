@@ -7,7 +7,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from skgradood.gradients.capture.graph import is_of_elements, normed_leaves
+from skgradood.gradients.capture.graph import is_linear_backwards, is_of_elements, normed_leaves
 from skgradood.gradients.contributions import Contribution, DenseContribution
 from skgradood.gradients.derived import (
     JacobianContribution,
@@ -110,6 +110,8 @@ class Recorder:
         )
 
     def _carry(self, use: Use, contribution: Contribution) -> list[Contribution | None]:
+        if not is_linear_backwards(use.tensor):
+            return self._carry_rows(use, contribution)
         scale = self._derivative(use)
         if scale is not None:
             return [ScaledContribution(contribution, scale)]
@@ -119,6 +121,9 @@ class Recorder:
         # A Jacobian is linear over the reals only, so it does not serve complex tensors.
         if use.tensor.numel() <= self.n and not use.tensor.is_complex():
             return self._carry_by_jacobian(use, contribution)
+        return self._carry_rows(use, contribution)
+
+    def _carry_rows(self, use: Use, contribution: Contribution) -> list[Contribution | None]:
         parts: list[list[Tensor | None]] = []
         for start in range(0, self.n, _CARRIED_ROWS):
             rows = slice(start, min(start + _CARRIED_ROWS, self.n))

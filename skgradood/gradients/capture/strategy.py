@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import disable_saved_tensors_hooks
 
 from skgradood.gradients.capture.axes import BatchAxis
 from skgradood.gradients.capture.mode import CaptureMode
@@ -14,8 +15,14 @@ from skgradood.gradients.capture.rules import RULES
 from skgradood.gradients.errors import StrategyRefused
 from skgradood.gradients.likelihood import LogLikelihood, is_differentiable
 from skgradood.gradients.reducers import Reducer
-from skgradood.gradients.state import global_rng_states
+from skgradood.gradients.state import global_rng_states, without_graphs
 from skgradood.gradients.strategy import Strategy
+
+# What is computed again in the backward pass would not be watched there.
+_RECOMPUTED = (
+    "the model changes what autograd keeps, as torch.utils.checkpoint and "
+    "torch.autograd.graph.save_on_cpu do"
+)
 
 
 class CaptureStrategy(Strategy):
@@ -35,12 +42,13 @@ class CaptureStrategy(Strategy):
         StrategyRefused
             If a parameter is used in a way that has no rule.
         """
+        without_graphs(self.module)
         recorder = Recorder(self.parameters_without_hooks(), len(X), reducer)
         noise = RowNoise(X, self.log_likelihood.row_seeds)
         before = [noise.generator.get_state(), *global_rng_states()]
         mode = CaptureMode(X, recorder, self._propagation, noise, RULES)
         with torch.enable_grad():
-            with mode:
+            with disable_saved_tensors_hooks(_RECOMPUTED), mode:
                 values = self.log_likelihood(self.module, X, noise.generator)
                 values = self._per_sample(mode, values)
             if not _same(before, [noise.generator.get_state(), *global_rng_states()]):
