@@ -142,3 +142,12 @@ def test_rows_are_ready_for_a_csv_file(comparison):
         "ood,detector,auroc,average_precision,fpr95,detection_rate,false_positive_rate,alpha"
     )
     assert rows[0]["false_positive_rate"] == comparison.false_positive_rate["density"]
+
+
+@pytest.mark.parametrize("random_state", [0, None, np.random.RandomState(0)])
+def test_all_detectors_are_calibrated_on_the_same_samples(random_state):
+    twins = {"one": ChiSquareJointDensity(), "other": ChiSquareJointDensity()}
+    compared = compare_detectors(
+        twins, REFERENCE[:100], TEST, OOD, alpha=0.1, random_state=random_state
+    )
+    assert compared.false_positive_rate["one"] == compared.false_positive_rate["other"]

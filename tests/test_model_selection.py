@@ -219,3 +219,9 @@ def test_cross_validation_fits_inliers_only(labelled):
     for estimator, rows in zip(result["estimator"], result["indices"]["train"], strict=True):
         np.testing.assert_allclose(estimator.location_, X[rows].mean(axis=0))
         assert (y[rows] == 1).all()
+
+
+def test_scorer_compares_the_numbers_of_samples_and_labels(labelled):
+    X, y = labelled
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        outlier_scorer()(ChiSquareJointDensity().fit(X[y == 1]), X, y[1:])

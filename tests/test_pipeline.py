@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -91,6 +93,13 @@ def test_the_recommended_detector_is_the_documented_pipeline(labelled_rows, data
         (GenerativeNet(DiagonalGaussian), "rows"),
         (FrozenEstimator(GenerativeNet(DiagonalGaussian)), "rows"),
         (DiagonalGaussian(input_shape=(3,)), "rows"),
+        (GenerativeNet(functools.partial(DiagonalGaussian)), "rows"),
+        (
+            GenerativeNet(lambda input_shape: DiagonalGaussian(input_shape), max_epochs=1).fit(
+                np.ones((4, 3))
+            ),
+            "rows",
+        ),
         (GenerativeNet(VAE), "images"),
         (FrozenEstimator(GenerativeNet(VAE)), "images"),
         (torch.nn.Linear(3, 1), "images"),

@@ -17,6 +17,7 @@ from skgradood import (
     GenerativeNet,
     LogLikelihoodDetector,
     TypicalityDetector,
+    WaicDetector,
     layer_gradient_norms,
 )
 from skgradood.detectors._reference import two_sided_log_p
@@ -248,3 +249,15 @@ def test_saved_and_loaded(detector, tmp_path, rng):
     np.testing.assert_array_equal(loaded.score_samples(images), fitted.score_samples(images))
     constant = np.stack([np.zeros((8, 8), np.uint8), np.full((8, 8), 255, np.uint8)])
     assert np.isfinite(fitted.score_samples(constant)).all()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [LogLikelihoodDetector, lambda net: WaicDetector([net, net]), TypicalityDetector],
+)
+def test_a_model_that_finds_no_sample_possible_has_no_threshold(make):
+    broken = DiagonalGaussian((2,))
+    with torch.no_grad():
+        broken.mean.fill_(torch.nan)
+    with pytest.raises(ValueError, match="none of the 30 training samples has a finite"):
+        make(broken).fit(np.random.default_rng(0).normal(size=(30, 2)))

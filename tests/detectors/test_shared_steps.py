@@ -248,3 +248,17 @@ def test_workers_share_steps_within_a_branch(backend):
     assert detector.detectors_[0][0] is not detector.detectors_[2][0]
     sequential = clone(detector).set_params(n_jobs=None).fit(X)
     np.testing.assert_allclose(scores, sequential.score_samples(X), rtol=1e-12)
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_what_one_member_writes_into_the_output_of_a_common_step_no_other_sees(n_jobs):
+    writing = make_pipeline(FunctionTransformer(np.exp), StandardScaler(copy=False), RoseDetector())
+    reading = make_pipeline(
+        FunctionTransformer(np.exp), ChiSquareJointDensity(marginal="lognormal")
+    )
+    members = [("writing", writing), ("reading", reading)]
+    scores = [
+        CombinedDetector(order, random_state=0, n_jobs=n_jobs).fit(X).score_samples(X)
+        for order in (members, members[::-1])
+    ]
+    np.testing.assert_allclose(*scores)

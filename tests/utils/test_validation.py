@@ -42,6 +42,11 @@ REFUSED = {
     "complex": (np.ones((2, 2)) * 1j, {}, "Complex data not supported"),
     "sparse": (sp.eye_array(3), {}, "Sparse data was passed"),
     "NaN": ([[0.0, 1.0], [np.nan, 1.0], [np.nan, 1.0]], {}, "NaN: row 1 is the first of 2"),
+    "a missing value of pandas": (
+        pd.DataFrame({"a": [1.0, None], "b": [1, 2]}).convert_dtypes(),
+        {},
+        "NaN: row 1 is the first",
+    ),
     "infinity": ([[0.0], [1.0], [np.inf]], {}, "infinity: row 2 is the first of 1"),
     "wrong size": (np.zeros((2, 5)), {"input_shape": (1, 2, 2)}, "5 features.*expecting 4"),
     "wrong shape": (IMAGES, {"input_shape": (1, 8, 6)}, r"\(3, 8, 6\).*\(1, 8, 6\)"),
