@@ -186,6 +186,16 @@ USES: dict[str, Use] = {
     "cosine_similarity_default_dim": Use(lambda p, x: F.cosine_similarity(x, p.w), {"w": (1, 4)}),
     "pairwise_distance": Use(lambda p, x: F.pairwise_distance(x, p.w), W),
     # Tables.
+    "table_a_column": Use(
+        lambda p, x: p.w.log_softmax(1)[torch.arange(4, device=x.device), x.long() % 4], MATRIX,
+        looks=True,
+    ),
+    "table_of_pairs": Use(
+        lambda p, x: p.w[x.long() % 4, x.long() % 3 - 3].exp(), MATRIX, looks=True
+    ),
+    "columns_looked_up": Use(
+        lambda p, x: (p.w[:, x[:, 0].long() % 4] * x.mT).mT, MATRIX, looks=True
+    ),
     "take": Use(lambda p, x: torch.take(p.w, x.long() % 16), MATRIX),
     "embedding_bag_mean": Use(lambda p, x: F.embedding_bag(x.long() % 4, p.w), MATRIX),
     "embedding_bag_weighted": Use(

@@ -83,10 +83,14 @@ def take(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Te
 
 
 def getitem(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
-    """``parameter[data]``: one tensor of integers, or a mask with a slice for every sample."""
+    """``parameter[data]``: tensors of integers, or a mask with a slice for every sample."""
     table, index = args
     if mode.is_parameter(table) and isinstance(index, Tensor) and _is_integer(index):
         return look_up(mode, table, index)
+    if mode.is_parameter(table) and isinstance(index, tuple):
+        first = next(k for k, part in enumerate(index) if not _is_whole(part))
+        if all(isinstance(part, Tensor) and _is_integer(part) for part in index[first:]):
+            return _look_up_in_several(mode, table, first, index[first:])
     first = index[0] if isinstance(index, tuple) and index else index
     if not mode.is_parameter(table) or not isinstance(first, Tensor) or first.dtype != torch.bool:
         raise StrategyRefused("a parameter indexed by data in a way that is not a plain look-up")
@@ -97,6 +101,23 @@ def getitem(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) ->
         return mode.copies(table, tuple(table.shape), axis)[index]
 
 
+def _look_up_in_several(
+    mode: CaptureMode, table: Tensor, first: int, indices: tuple[Tensor, ...]
+) -> Tensor:
+    """A table indexed in dimensions from ``first`` on: in one dimension that they make together."""
+    dims = range(first, first + len(indices))
+    sizes = [table.shape[dim] for dim in dims]
+    if any(((i < -size) | (i >= size)).any() for i, size in zip(indices, sizes, strict=True)):
+        raise IndexError(f"an index is out of range in a parameter of shape {tuple(table.shape)}")
+    with mode:
+        place: Any = 0
+        for index, size in zip(indices, sizes, strict=True):
+            place = place * size + torch.where(index < 0, index + size, index)
+        rows = table.movedim(tuple(dims), tuple(range(len(indices)))).flatten(0, len(indices) - 1)
+        picked = look_up(mode, rows, place)
+        return picked.movedim(tuple(range(place.ndim)), tuple(range(first, first + place.ndim)))
+
+
 def index_select(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
     """``torch.index_select(parameter, 0, data)``."""
     options: dict[str, Any] = kwargs | dict(zip(("input", "dim", "index"), args, strict=False))
@@ -104,6 +125,10 @@ def index_select(mode: CaptureMode, function: Callable, args: tuple, kwargs: dic
     if mode.is_parameter(table) and dim in (0, -table.ndim):
         return look_up(mode, table, index)
     raise StrategyRefused("index_select of a parameter along another dimension than the first")
+
+
+def _is_whole(part: Any) -> bool:
+    return isinstance(part, slice) and part == slice(None)
 
 
 def _is_integer(tensor: Tensor) -> bool:
