@@ -19,5 +19,5 @@ class ClonedWithModules(BaseEstimator):
     def __copy__(self) -> Any:
         # Python's own way is through the state for pickling, in which modules are made again.
         twin = type(self).__new__(type(self))
-        vars(twin).update(vars(self))
+        twin.__dict__.update(vars(self))
         return twin

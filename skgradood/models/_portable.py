@@ -43,7 +43,7 @@ class PortableState(ClonedWithModules):
         twin = copy.copy(self)
         memo[id(self)] = twin
         with CopyingValues():
-            vars(twin).update(copy.deepcopy(vars(self), memo))
+            twin.__dict__.update(copy.deepcopy(vars(self), memo))
         return twin
 
 
