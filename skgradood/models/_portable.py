@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import copyreg
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 from weakref import WeakValueDictionary
@@ -19,7 +19,7 @@ from skgradood.models._cloning import ClonedWithModules
 
 # These hold no tensors, or tell their own state; picklers know them, and so what they share.
 _LEFT_AS_THEY_ARE = (
-    type(None), int, float, complex, str, bytes, set, frozenset,
+    type(None), int, float, complex, str, bytes,
     type, FunctionType, BuiltinFunctionType, ModuleType,
     np.ndarray, np.generic, np.dtype, BaseEstimator,
 )  # fmt: skip
@@ -37,7 +37,7 @@ class PortableState(ClonedWithModules):
     """
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: portable(value) for name, value in super().__getstate__().items()}
+        return _portable_values(super().__getstate__())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PortableState:
         twin = copy.copy(self)
@@ -60,9 +60,15 @@ def portable(value: Any) -> Any:
         Pickles of equal values are equal, whatever the device of the tensors in them. What stands
         in for one object is one object as long as something, such as a pickler, holds it.
     """
-    if isinstance(value, _LEFT_AS_THEY_ARE):
+    if _is_left_as_it_is(value):
         return value
     return _STAND_INS.setdefault(id(value), _StandIn(value))
+
+
+def _is_left_as_it_is(value: Any) -> bool:
+    if isinstance(value, (set, frozenset)):  # hashes sort the items of a set
+        return all(map(_is_left_as_it_is, value))
+    return isinstance(value, _LEFT_AS_THEY_ARE) and not isinstance(value, nn.Module)
 
 
 class _StandIn:
@@ -102,24 +108,31 @@ def _with_stand_ins(
     pairs: Iterable[tuple] | None = None,
     *setter: Any,
 ) -> tuple[Any, ...]:
-    # Picklers compare the class of what copyreg makes with that of what they pickle, the stand-in.
-    made = (_make, tuple(map(portable, (make, *arguments))))
+    """A reduction in which stand-ins are in the place of everything."""
+    keyed = None if pairs is None else [(_portable_key(key), portable(v)) for key, v in pairs]
+    # A hash of a dict sorts the keys, but models run their modules in this order.
+    order = None if keyed is None else [key for key, _ in keyed]
     return (
-        *made,
-        portable(state),
+        _make,
+        (order, portable(make), *map(portable, arguments)),
+        _portable_values(state) if type(state) is dict else portable(state),
         None if items is None else map(portable, items),
-        None if pairs is None else _portable_pairs(pairs),
+        None if keyed is None else iter(keyed),
         *setter,
     )
 
 
-def _portable_pairs(pairs: Iterable[tuple]) -> Iterator[tuple]:
-    for key, value in pairs:
-        # Other keys stay what they are: a hash of a dict sorts them.
-        yield portable(key) if isinstance(key, (Tensor, nn.Module)) else key, portable(value)
+def _portable_values(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {name: portable(value) for name, value in attributes.items()}
 
 
-def _make(make: Callable, *arguments: Any) -> Any:
+def _portable_key(key: Any) -> Any:
+    # Other keys stay what they are, so that they can be sorted.
+    return portable(key) if isinstance(key, (Tensor, nn.Module)) else key
+
+
+def _make(order: list | None, make: Callable, *arguments: Any) -> Any:
+    # Of copyreg's functions picklers check that they make what is pickled, and not its original.
     return make(*arguments)
 
 
@@ -136,7 +149,8 @@ def _contents(tensor: Tensor) -> tuple[Any, ...]:
     content = values.reshape(-1).view(torch.uint8).numpy()
     is_parameter = isinstance(tensor, nn.Parameter)
     shape = tuple(values.shape)
-    return content, portable(values.dtype), shape, tensor.requires_grad, is_parameter
+    requires_grad = tensor.requires_grad and tensor.is_leaf  # what has a history is a value
+    return content, portable(values.dtype), shape, requires_grad, is_parameter
 
 
 def _tensor(

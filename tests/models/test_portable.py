@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 
 from skgradood import (
@@ -31,8 +32,8 @@ from skgradood.persistence import load, save
 from tests.gradients.modules import Keeping
 
 
-class Holding(DiagonalGaussian):
-    """A module that keeps tensors, and much else, in many places."""
+class Holding(DiagonalGaussian, BaseEstimator):
+    """A module, and an estimator as well, that keeps tensors, and much else, in many places."""
 
     def __init__(self, input_shape=(3,)):
         super().__init__(input_shape)
@@ -47,6 +48,7 @@ class Holding(DiagonalGaussian):
         self.names = {self.linear.weight: "weight", ("a", 1): torch.ones(1)}
         self.parts = [(self.linear.weight, torch.Size([2])), functools.partial(max, torch.ones(1))]
         self.parts.append(self.parts)
+        self.chosen = {self.linear}
         self.forward_of_linear = self.linear.forward
         self.constants = torch.float64, torch.channels_last, torch.strided, ..., torch.device("cpu")
 
@@ -220,11 +222,13 @@ def test_a_deep_copy_shares_no_memory(X):
     np.testing.assert_array_equal(twin.score_samples(X), scores)
 
 
-def test_modules_that_keep_their_last_pass_are_copied_deeply(X):
+def test_what_modules_keep_of_their_last_pass_is_copied_as_values(X, copied):
     module = Keeping().double()
     module.log_prob(torch.as_tensor(X))
+    assert not module.weight.is_leaf
     detector = LogLikelihoodDetector(module).fit(X)
-    twin = copy.deepcopy(detector)
+    twin = copied(detector)
+    assert joblib.hash(twin) == joblib.hash(detector)
     np.testing.assert_array_equal(twin.score_samples(X), detector.score_samples(X))
 
 
@@ -236,6 +240,7 @@ def test_a_module_stays_as_it_was_made(X, copied):
     assert twin.parts[0][0] is twin.linear.weight
     assert twin.parts[2] is twin.parts
     assert next(iter(twin.names)) is twin.linear.weight
+    assert twin.chosen == {twin.linear}
     assert twin.constants == module.constants
     assert twin._non_persistent_buffers_set == {"one", "two", "three"}
     assert twin.one.dtype == torch.bfloat16
@@ -247,7 +252,7 @@ def test_a_module_stays_as_it_was_made(X, copied):
 
 def holding():
     module = Holding()
-    del module.names  # by tensors, which hash by their addresses
+    del module.names, module.chosen  # tensors and modules as keys hash by their addresses
     X = np.random.default_rng(0).normal(size=(40, 3))
     return FisherPreconditioner(module, approximation=["diagonal", "ekfac"], random_state=0).fit(X)
 
@@ -264,6 +269,16 @@ def test_copies_have_the_same_hash(copied):
 def test_modules_and_their_copies_have_the_same_hash():
     module = holding().estimator
     assert joblib.hash(portable(copy_of(module))) == joblib.hash(portable(module))
+
+
+def test_modules_that_run_in_another_order_have_another_hash():
+    def in_order(*names):
+        layers = torch.nn.ModuleDict({"one": torch.nn.ReLU(), "two": torch.nn.Tanh()})
+        return torch.nn.ModuleDict({name: layers[name] for name in names})
+
+    first, second = in_order("one", "two"), in_order("two", "one")
+    assert joblib.hash(portable(first)) == joblib.hash(portable(copy.deepcopy(first)))
+    assert joblib.hash(portable(first)) != joblib.hash(portable(second))
 
 
 def test_another_process_computes_the_same_hash():
