@@ -30,6 +30,7 @@ from skgradood.models import DiagonalGaussian
 from skgradood.models._portable import portable
 from skgradood.persistence import load, save
 from tests.gradients.modules import Keeping
+from tests.gradients.simulated_device import DEVICE, simulated_device
 
 
 class Holding(DiagonalGaussian, BaseEstimator):
@@ -293,10 +294,17 @@ def test_another_process_computes_the_same_hash():
     assert result.stdout.strip() == joblib.hash(holding())
 
 
-def test_pickles_name_no_device():
-    stored = pickle.dumps(holding())
-    assert b"torch._utils" not in stored
-    assert b"torch.storage" not in stored
+def test_pickles_of_one_device_load_without_it(X, monkeypatch):
+    here = LogLikelihoodDetector(DiagonalGaussian((3,)), random_state=0).fit(X)
+    with simulated_device(monkeypatch):
+        there = copy.deepcopy(here)
+        there.estimator.to(DEVICE)
+        assert copy.deepcopy(there).estimator.mean.device == DEVICE
+        stored, hashed = pickle.dumps(there), joblib.hash(there)
+    loaded = pickle.loads(stored)
+    assert loaded.estimator.mean.device == torch.device("cpu")
+    np.testing.assert_array_equal(loaded.score_samples(X), here.score_samples(X))
+    assert hashed == joblib.hash(here)
 
 
 def test_files_keep_what_is_shared(net, X, tmp_path):
