@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import joblib
 import numpy as np
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.parallel import Parallel, delayed
 
-from skgradood.models._portable import portable_bytes
+from skgradood.models._portable import portable
 from skgradood.utils.scores import normality_scores
 
 Step = tuple[str, Any]
@@ -251,6 +251,6 @@ def _structure(value: Any) -> Hashable:
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic)):
         return type(value), repr(value)
     try:
-        return hashlib.blake2b(portable_bytes(value)).digest()
+        return joblib.hash(portable(value))
     except Exception:  # whatever a user's object raises when it is pickled
         return id(value)

@@ -1,4 +1,4 @@
-"""Clones of estimators among whose parameters are modules."""
+"""Clones and copies of estimators among whose parameters are modules."""
 
 from __future__ import annotations
 
@@ -15,3 +15,9 @@ class ClonedWithModules(BaseEstimator):
     def __sklearn_clone__(self) -> Any:
         with CopyingValues():
             return super().__sklearn_clone__()
+
+    def __copy__(self) -> Any:
+        # Python's own way is through the state for pickling, in which modules are made again.
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(vars(self))
+        return twin

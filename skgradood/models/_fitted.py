@@ -39,6 +39,15 @@ class LikelihoodModel:
     estimator: GenerativeNet | nn.Module
     input_shape: tuple[int, ...] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(vars(self))
+        if _module_of(self.estimator) is self.module:
+            del state["module"]  # it comes with the estimator, and stays the estimator's own
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({"module": _module_of(state["estimator"])} | state)
+
     @property
     def device(self) -> torch.device:
         """The device that the module is on."""
@@ -86,6 +95,10 @@ class LikelihoodModel:
             )
         drawn = sample_in_batches(self.module, n, batch_size=_SAMPLED_AT_ONCE, seed=seed)
         return torch.from_numpy(drawn)
+
+
+def _module_of(estimator: GenerativeNet | nn.Module) -> nn.Module:
+    return estimator if isinstance(estimator, nn.Module) else estimator.module_
 
 
 def fit_likelihood(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from numbers import Number
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from skgradood.gradients.state import isolated_rng
 from skgradood.models._batches import resolve_device
@@ -59,6 +63,73 @@ class ModuleRecipe:
                 "returns the log-likelihood of every sample in nats."
             )
         return module.to(self.dtype)
+
+    def check_unchanged(self, now: ModuleRecipe) -> None:
+        """Refuse to go on training the module where parameters ask for another one by now.
+
+        Parameters
+        ----------
+        now : ModuleRecipe
+            How the module would be made now. What cannot be compared counts as the same.
+
+        Raises
+        ------
+        ValueError
+            Naming the parameter, and what the module was made with.
+        """
+        before, after = self._by_parameter(), now._by_parameter()
+        for name in before | after:
+            # What a factory takes by **kwargs need not have been there before.
+            made_with, wanted = before.get(name), after.get(name)
+            if _differ(made_with, wanted):
+                raise ValueError(
+                    f"training goes on with the module of the last fit, which was made with "
+                    f"{name}={made_with!r}; got {name}={wanted!r}. Set it back, or call fit with "
+                    "warm_start=False to make the module anew."
+                )
+
+    def _by_parameter(self) -> dict[str, Any]:
+        """All that makes the module, by the names of the estimator's parameters."""
+        signature = inspect.signature(self.factory).parameters.values()
+        defaults = {p.name: p.default for p in signature if p.default is not p.empty}
+        arguments = defaults | dict(self.arguments)
+        dtype = str(self.dtype).removeprefix("torch.")
+        return {"module": self.factory, "dtype": dtype} | {
+            f"module__{name}": value for name, value in arguments.items()
+        }
+
+
+_PLAIN = (
+    type(None), Number, str, bytes, torch.dtype, torch.device,
+    type, FunctionType, BuiltinFunctionType, MethodType,
+)  # fmt: skip
+_COMPARED = (*_PLAIN, list, tuple, dict, partial)
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two values differ for certain, arrays by their content."""
+    if one is other:
+        return False
+    one, other = _without_arrays(one), _without_arrays(other)
+
+    def both(kinds: Any) -> bool:
+        return isinstance(one, kinds) and isinstance(other, kinds)
+
+    if both((list, tuple)):
+        return len(one) != len(other) or any(map(_differ, one, other))
+    if both(dict):
+        return one.keys() != other.keys() or any(_differ(one[key], other[key]) for key in one)
+    if both(partial):
+        return any(
+            _differ(getattr(one, a), getattr(other, a)) for a in ("func", "args", "keywords")
+        )
+    if both(_PLAIN):
+        return one != other and (one == one or other == other)  # NaN is not itself
+    return isinstance(one, _COMPARED) or isinstance(other, _COMPARED)
+
+
+def _without_arrays(value: Any) -> Any:
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic, Tensor)) else value
 
 
 # Options that take part in training only, and may be large or hold data, with their defaults.

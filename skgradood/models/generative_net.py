@@ -88,7 +88,7 @@ class GenerativeNet(_state.NetState, TrainedModule, DensityMixin, HandsOn):
     initial_model : GenerativeNet, FrozenEstimator, nn.Module or None, default=None
         A fitted model whose weights training begins with, in place of ``initialize``.
     warm_start : bool, default=False
-        Whether `fit` goes on from the last fit, as `partial_fit` does.
+        Whether `fit` goes on from the last fit, as `partial_fit` does, with the same module.
     supervised_weight : float, default=1.0
         Where labels are trained with, the loss of a sample is
         ``-log p(x, y) - supervised_weight * log p(y | x)`` [1]_.
@@ -212,7 +212,8 @@ class GenerativeNet(_state.NetState, TrainedModule, DensityMixin, HandsOn):
         TypeError
             For a keyword argument that nothing takes, or a module without ``log_prob``.
         ValueError
-            If X is not what the module takes, or y not the labels of its classes.
+            If X is not what the module takes, or y not the labels of its classes; under
+            ``warm_start=True``, if the module's parameters are others than it was made with.
         RuntimeError
             If training diverges. An earlier fit is then still in place, as after an interruption.
         """
@@ -232,6 +233,11 @@ class GenerativeNet(_state.NetState, TrainedModule, DensityMixin, HandsOn):
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            As `fit` under ``warm_start=True``.
         """
         return self._train(X, y, fresh=not self.__sklearn_is_fitted__())
 
@@ -250,11 +256,10 @@ class GenerativeNet(_state.NetState, TrainedModule, DensityMixin, HandsOn):
             if fresh:
                 check_input_kind(samples, self.module)
                 self.input_shape_ = samples.shape[1:]
-                self._recipe = _state.ModuleRecipe(
-                    self.module, self._module_arguments(), _DTYPES[self.dtype]
-                )
+                self._recipe = self._recipe_now()
                 module = self._recipe.make()
             else:
+                self._recipe.check_unchanged(self._recipe_now())
                 module = copy_of(self.module_)
             inputs = as_module_input(samples, module)
             warn_of_lost_digits(samples, inputs)
@@ -302,11 +307,11 @@ class GenerativeNet(_state.NetState, TrainedModule, DensityMixin, HandsOn):
             names = pretrained_names(self.initial_model)
             check_same_columns(own, names, name="X", model="initial_model")
 
-    def _module_arguments(self) -> dict[str, Any]:
+    def _recipe_now(self) -> _state.ModuleRecipe:
         arguments = arguments_for("module", self._handed_on())
         if "input_shape" in inspect.signature(self.module).parameters:
             arguments.setdefault("input_shape", self.input_shape_)
-        return arguments
+        return _state.ModuleRecipe(self.module, arguments, _DTYPES[self.dtype])
 
     def _first_batch(self, inputs: Tensor) -> Tensor:
         n = max(self.batch_size, _VALUES_TO_INITIALIZE // self.n_features_in_)

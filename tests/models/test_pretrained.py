@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 
 import joblib
 import numpy as np
@@ -80,6 +81,70 @@ def test_warm_start_goes_on_as_partial_fit_does(X):
     assert [epoch["epoch"] for epoch in warm.history_] == [1, 2, 3, 4]
     anew = GenerativeNet(DiagonalGaussian, **options).fit(X + 1).fit(X)
     assert not np.array_equal(anew.score_samples(X), warm.score_samples(X))
+
+
+class Sized(DiagonalGaussian):
+    """A module with arguments of many kinds."""
+
+    def __init__(self, input_shape, hidden=8, scale=None, activation=torch.nn.ReLU, **others):
+        super().__init__(input_shape)
+
+
+CHANGES = {
+    "module": ({}, {"module": DiagonalGaussian}, "module=.*Sized.*module=.*DiagonalGaussian"),
+    "dtype": ({}, {"dtype": "float64"}, "with dtype='float32'; got dtype='float64'"),
+    "default": ({}, {"module__hidden": 16}, "with module__hidden=8; got module__hidden=16"),
+    "number": ({"module__hidden": 4}, {"module__hidden": 16}, "hidden=4; got module__hidden=16"),
+    "sequence": ({"module__hidden": [1, 2]}, {"module__hidden": (1, 3)}, r"got .*=\(1, 3\)"),
+    "array": ({"module__scale": np.ones(3)}, {"module__scale": np.zeros(3)}, "module__scale"),
+    "class": ({}, {"module__activation": torch.nn.GELU}, "module__activation=.*GELU"),
+    "partial": (
+        {"module__scale": partial(max, 1)}, {"module__scale": partial(max, 2)}, "module__scale"
+    ),
+    "nested": ({"module__scale": {"a": [1]}}, {"module__scale": {"a": [2]}}, "module__scale"),
+    "new": ({}, {"module__depth": 2}, "with module__depth=None; got module__depth=2"),
+    "shape": ({}, {"module__input_shape": (4,)}, r"input_shape=\(3,\); got .*=\(4,\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize("case", CHANGES)
+def test_training_goes_on_with_the_same_module_only(X, case, method):
+    made_with, changed, message = CHANGES[case]
+    net = GenerativeNet(Sized, max_epochs=1, random_state=0, warm_start=True, **made_with).fit(X)
+    scores = net.score_samples(X)
+    net.set_params(**changed)
+    with pytest.raises(ValueError, match=f"(?s){message}.*warm_start=False"):
+        getattr(net, method)(X)
+    np.testing.assert_array_equal(net.score_samples(X), scores)
+    assert len(net.history_) == 1
+
+
+def test_what_the_refusal_of_another_module_advises(X):
+    net = GenerativeNet(Sized, max_epochs=1, random_state=0, warm_start=True).fit(X)
+    net.set_params(dtype="float64", module__hidden=16)
+    net.set_params(dtype="float32", module__hidden=8).fit(X)
+    assert len(net.history_) == 2
+    net.set_params(dtype="float64", module__hidden=16, warm_start=False).fit(X)
+    assert net.module_.mean.dtype == torch.float64
+    net.set_params(warm_start=True).fit(X)
+    assert len(net.history_) == 2
+
+
+def test_equal_arguments_and_those_that_cannot_be_compared_are_the_same(X):
+    arguments = {
+        "module__hidden": (1, np.nan), "module__scale": np.array([1.0, np.nan]),
+        "module__activation": torch.nn.ReLU(), "module__other": partial(max, 1),
+    }  # fmt: skip
+    net = GenerativeNet(Sized, max_epochs=1, random_state=0, **arguments).fit(X)
+    copied = pickle.loads(pickle.dumps(net))
+    for twin in (net, copied):
+        twin.set_params(
+            module__hidden=[1.0, float("nan")], module__scale=torch.tensor([1.0, np.nan]),
+            module__activation=torch.nn.ReLU(), module__other=partial(max, 1),
+            module__input_shape=[3], lr=0.1,
+        )  # fmt: skip
+        assert len(twin.partial_fit(X).history_) == 2
 
 
 def test_fine_tuning_a_general_model_with_outliers(X):
