@@ -173,6 +173,21 @@ def test_report_tells_what_score_tells(image_detector, digits, tmp_path, capsys)
     assert page.read_text(encoding="utf-8").count('class="name"') == 1
 
 
+def test_a_report_on_rows_names_the_layers_of_the_model(table_detector, table, tmp_path):
+    """Not the columns of the table, which the model is given standardised."""
+    rows = table.head(20).assign(c=1.0)
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    page = tmp_path / "report.html"
+    arguments = ["report", str(table_detector), str(tmp_path / "rows.csv"), "--out", str(page)]
+    assert main(arguments) == 0
+    detector = load(table_detector)
+    assert (detector.predict(rows) == -1).any()
+    features = detector.detector_[-1]["features"].get_feature_names_out().tolist()
+    told = re.findall(r"<tr><td>([^<]+)</td>", page.read_text(encoding="utf-8"))
+    assert len(told) == 10
+    assert set(told) <= set(features) - {"log_likelihood"}
+
+
 # --- errors ----------------------------------------------------------------------------------
 
 
