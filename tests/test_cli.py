@@ -123,6 +123,15 @@ def test_fit_summary(digits, tmp_path, capsys):
     assert load(out).score_samples(np.zeros((1, 12, 12), np.uint8)).shape == (1,)
 
 
+@pytest.mark.parametrize("n", [20, 25])
+def test_as_few_images_as_are_asked_for(n, digits, tmp_path):
+    np.save(tmp_path / "few.npy", digits.train[:n])
+    out = str(tmp_path / "det.skg")
+    arguments = ["fit", str(tmp_path / "few.npy"), "--out", out, "--epochs", "1"]
+    assert main(arguments) == 0
+    assert np.isfinite(load(out).score_samples(digits.test[:20])).all()
+
+
 def test_a_spline_flow_of_rows(table_detector, tmp_path):
     out = str(tmp_path / "det.skg")
     arguments = ["fit", str(table_detector.parent / "train.csv"), "--out", out, "--epochs", "1"]
