@@ -9,6 +9,9 @@ import numpy as np
 
 # Rounding in float32 moves a squared norm by about this much; less spread carries no signal.
 MIN_SPREAD = 1e-6
+_REMEDY = (
+    "If what is lost is no rounding, subtract a constant from the columns or standardise them."
+)
 # From here over the detector's fit and scikit-learn's wrapper of it to the user's line.
 _TO_THE_USER = 4
 
@@ -45,7 +48,7 @@ def finite_rows(detector: Any, X: np.ndarray) -> np.ndarray:
 
 
 def dropped_columns(detector: Any, support: np.ndarray) -> list:
-    """Name the columns that do not vary over the training rows, with a warning if there are any.
+    """Name the columns that vary by no more than rounding, with a warning if there are any.
 
     Raises
     ------
@@ -56,13 +59,14 @@ def dropped_columns(detector: Any, support: np.ndarray) -> list:
     dropped = [names[i] for i in np.flatnonzero(~support)]
     if not support.any():
         raise ValueError(
-            f"none of the {len(names)} columns varies over the training rows; "
-            "there is nothing to model. Check that the rows are different samples."
+            f"none of the {len(names)} columns varies by more than {MIN_SPREAD:g} of its size over "
+            "the training rows; there is nothing to model. Check that the rows are different "
+            f"samples. {_REMEDY}"
         )
     if dropped:
         warnings.warn(
-            f"{len(dropped)} of {len(names)} columns do not vary over "
-            f"the training rows and were left out: {dropped}",
+            f"{len(dropped)} of {len(names)} columns do not vary by more than {MIN_SPREAD:g} of "
+            f"their size over the training rows and were left out: {dropped}. {_REMEDY}",
             UserWarning,
             stacklevel=_TO_THE_USER,
         )

@@ -138,7 +138,8 @@ class ScoreTestDetector(Detector):
         Raises
         ------
         ValueError
-            For fewer than two finite rows, sums of which none is positive or that do not vary,
+            For fewer than two finite rows, sums of which none is positive or that do not vary (by
+            more than 1e-6 of their size, and not only with the covariate),
             ``reference="chi2"`` without ``df`` or with ``given``, or a column ``given`` that is
             not there.
         """
@@ -299,9 +300,9 @@ class ScoreTestDetector(Detector):
                 "given=None, or more samples that differ from each other."
             )
         raise ValueError(
-            f"the sum of the columns does not vary over the {len(log_sums)} training rows; there "
-            "is nothing to estimate. At least 2 must be different: check that the rows are "
-            "different samples."
+            f"the sum of the columns does not vary by more than {MIN_SPREAD:g} of its size over "
+            f"the {len(log_sums)} training rows; there is nothing to estimate. At least 2 must be "
+            "different: check that the rows are different samples."
         )
 
     def _complain_of_sums(self, n_positive: int, n: int) -> None:

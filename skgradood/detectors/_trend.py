@@ -13,7 +13,7 @@ _DEGREE = 2
 
 @dataclass
 class Trend:
-    """A parabola, or less, through training rows; beyond their range it stays what it is at the end.
+    """A parabola through training rows; beyond their range it stays what it is at the end.
 
     Attributes
     ----------
