@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
+
+from skgradood.utils.warn import warn_user
 
 # Rounding in float32 moves a squared norm by about this much; less spread carries no signal.
 MIN_SPREAD = 1e-6
 _REMEDY = (
     "If what is lost is no rounding, subtract a constant from the columns or standardise them."
 )
-# From here over the detector's fit and scikit-learn's wrapper of it to the user's line.
-_TO_THE_USER = 4
 
 
 def column_names(detector: Any) -> list:
@@ -39,10 +38,8 @@ def finite_rows(detector: Any, X: np.ndarray) -> np.ndarray:
             f"fit needs at least 2 rows without NaN or infinity; got {int(finite.sum())} of "
             f"{len(X)}. Most such values are in column {worst!r}: leave it out, or mend it."
         )
-    warnings.warn(
-        f"{int((~finite).sum())} of {len(X)} training rows hold NaN or infinity and were left out.",
-        UserWarning,
-        stacklevel=_TO_THE_USER,
+    warn_user(
+        f"{int((~finite).sum())} of {len(X)} training rows hold NaN or infinity and were left out."
     )
     return X[finite]
 
@@ -64,10 +61,8 @@ def dropped_columns(detector: Any, support: np.ndarray) -> list:
             f"samples. {_REMEDY}"
         )
     if dropped:
-        warnings.warn(
+        warn_user(
             f"{len(dropped)} of {len(names)} columns do not vary by more than {MIN_SPREAD:g} of "
-            f"their size over the training rows and were left out: {dropped}. {_REMEDY}",
-            UserWarning,
-            stacklevel=_TO_THE_USER,
+            f"their size over the training rows and were left out: {dropped}. {_REMEDY}"
         )
     return dropped

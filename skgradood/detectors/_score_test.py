@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar, NoReturn
 
@@ -19,6 +18,7 @@ from skgradood.detectors._columns import MIN_SPREAD, column_names, finite_rows
 from skgradood.detectors._marginals import CHI2_FITS
 from skgradood.detectors._trend import Trend
 from skgradood.utils.atomic import untouched_by_failure
+from skgradood.utils.warn import warn_user
 
 
 class ScoreTestDetector(Detector):
@@ -312,4 +312,4 @@ class ScoreTestDetector(Detector):
         )
         if n_positive < 2:
             raise ValueError(message)
-        warnings.warn(message, UserWarning, stacklevel=5)
+        warn_user(message)
