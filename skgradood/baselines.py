@@ -58,7 +58,8 @@ def baseline_detectors(feature_names: Sequence[str], *, random_state: Any = None
         "two-sided likelihood": on_columns(likelihood, ChiSquareJointDensity(tail="two-sided")),
         "joint density (published)": on_columns(
             norms,
-            FunctionTransformer(np.exp),  # the published density is one of the norms themselves
+            # The published density is one of the norms themselves.
+            FunctionTransformer(np.exp, feature_names_out="one-to-one"),
             ChiSquareJointDensity(marginal="lognormal", dependence="independent"),
         ),
         "one-class SVM": on_columns(norms, StandardScaler(), OneClassSVM(nu=0.05)),

@@ -123,6 +123,15 @@ def test_fit_summary(digits, tmp_path, capsys):
     assert load(out).score_samples(np.zeros((1, 12, 12), np.uint8)).shape == (1,)
 
 
+@pytest.mark.parametrize("n", [20, 25])
+def test_as_few_images_as_are_asked_for(n, digits, tmp_path):
+    np.save(tmp_path / "few.npy", digits.train[:n])
+    out = str(tmp_path / "det.skg")
+    arguments = ["fit", str(tmp_path / "few.npy"), "--out", out, "--epochs", "1"]
+    assert main(arguments) == 0
+    assert np.isfinite(load(out).score_samples(digits.test[:20])).all()
+
+
 def test_a_spline_flow_of_rows(table_detector, tmp_path):
     out = str(tmp_path / "det.skg")
     arguments = ["fit", str(table_detector.parent / "train.csv"), "--out", out, "--epochs", "1"]
@@ -171,6 +180,21 @@ def test_report_tells_what_score_tells(image_detector, digits, tmp_path, capsys)
     assert "by itself: " in html
     assert main([*arguments, "--max-shown", "1"]) == 0
     assert page.read_text(encoding="utf-8").count('class="name"') == 1
+
+
+def test_a_report_on_rows_names_the_layers_of_the_model(table_detector, table, tmp_path):
+    """Not the columns of the table, which the model is given standardised."""
+    rows = table.head(20).assign(c=1.0)
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    page = tmp_path / "report.html"
+    arguments = ["report", str(table_detector), str(tmp_path / "rows.csv"), "--out", str(page)]
+    assert main(arguments) == 0
+    detector = load(table_detector)
+    assert (detector.predict(rows) == -1).any()
+    features = detector.detector_[-1]["features"].get_feature_names_out().tolist()
+    told = re.findall(r"<tr><td>([^<]+)</td>", page.read_text(encoding="utf-8"))
+    assert len(told) == 10
+    assert set(told) <= set(features) - {"log_likelihood"}
 
 
 # --- errors ----------------------------------------------------------------------------------

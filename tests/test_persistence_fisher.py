@@ -5,14 +5,17 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 
 from skgradood import FisherPreconditioner
 from skgradood.detectors import ChiSquareJointDensity
 from skgradood.fisher import APPROXIMATIONS
+from skgradood.fisher.halves import Halves
 from skgradood.models import VAE, DiagonalGaussian, GenerativeNet
 from skgradood.persistence import load, save
+from skgradood.utils import make_groups
 from tests.test_persistence_hostile import rebuilt
 
 KINDS = tuple(APPROXIMATIONS)
@@ -140,7 +143,33 @@ HOSTILE = {
     ),
     "keys of text": (set_field(HALVES, "first", "abc"), "Halves is wrong in: first"),
     "seed of text": (set_field(HALVES, "seed", "abc"), "Halves is wrong in: seed"),
+    "groups of text": (set_field(HALVES, "grouped", "abc"), "Halves is wrong in: grouped"),
 }
+
+
+def test_groups_and_files_of_before_groups_were_told_apart_from_rows(rows, tmp_path):
+    net = GenerativeNet(DiagonalGaussian, max_epochs=1, random_state=0)
+    groups, path = make_groups(rows, 3, random_state=0), tmp_path / "old.skg"
+    transformer = FisherPreconditioner(net, grouped=True).fit(groups)
+    loaded = round_trip(transformer, tmp_path)
+    assert loaded.halves_.grouped
+    np.testing.assert_array_equal(loaded.transform(groups), transformer.transform(groups))
+    transformer.halves_ = Halves(0)  # its keys are of the bytes of the whole group
+    transformer.halves_.divide(torch.as_tensor(groups, dtype=torch.float32), [None, None])
+    save(transformer, path)
+
+    def make_old(members):
+        manifest = json.loads(members["manifest.json"])
+        drop_field(HALVES, "grouped")(manifest)
+        members["manifest.json"] = json.dumps(manifest).encode()
+
+    rebuilt(path, make_old)
+    old = load(path)
+    assert not old.halves_.grouped
+    np.testing.assert_array_equal(old.transform(groups), transformer.transform(groups))
+    np.testing.assert_array_equal(
+        round_trip(old, tmp_path).transform(groups), transformer.transform(groups)
+    )
 
 
 @pytest.mark.parametrize("case", HOSTILE)

@@ -27,6 +27,7 @@ from skgradood import (
     ScoreTestDetector,
     make_detector,
 )
+from skgradood.detectors import recommended_detector
 from skgradood.model_selection import InlierKFold, outlier_scorer
 from skgradood.models import VAE, DiagonalGaussian
 
@@ -162,6 +163,15 @@ def test_grid_search_over_features_and_detectors_fits_each_feature_set_once_a_fo
     assert sorted(fitted_layers) == ["channel"] * 3 + ["parameter"] * 3
     assert search.best_score_ > 0.8
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+@pytest.mark.parametrize("data", ["images", "rows"])
+@pytest.mark.parametrize("n", range(4, 9))
+def test_the_recommended_detector_is_fitted_on_few_rows(n, data):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        detector = recommended_detector(data=data, random_state=seed).fit(rng.normal(size=(n, 6)))
+        assert np.isfinite(detector.score_samples(rng.normal(size=(50, 6)))).all()
 
 
 def test_cross_validation_of_the_recommended_detector(labelled_rows):

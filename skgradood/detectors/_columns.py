@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 
+from skgradood.utils.warn import warn_user
+
 # Rounding in float32 moves a squared norm by about this much; less spread carries no signal.
 MIN_SPREAD = 1e-6
-# From here over the detector's fit and scikit-learn's wrapper of it to the user's line.
-_TO_THE_USER = 4
+_REMEDY = (
+    "If what is lost is no rounding, subtract a constant from the columns or standardise them."
+)
 
 
 def column_names(detector: Any) -> list:
@@ -36,16 +38,14 @@ def finite_rows(detector: Any, X: np.ndarray) -> np.ndarray:
             f"fit needs at least 2 rows without NaN or infinity; got {int(finite.sum())} of "
             f"{len(X)}. Most such values are in column {worst!r}: leave it out, or mend it."
         )
-    warnings.warn(
-        f"{int((~finite).sum())} of {len(X)} training rows hold NaN or infinity and were left out.",
-        UserWarning,
-        stacklevel=_TO_THE_USER,
+    warn_user(
+        f"{int((~finite).sum())} of {len(X)} training rows hold NaN or infinity and were left out."
     )
     return X[finite]
 
 
 def dropped_columns(detector: Any, support: np.ndarray) -> list:
-    """Name the columns that do not vary over the training rows, with a warning if there are any.
+    """Name the columns that vary by no more than rounding, with a warning if there are any.
 
     Raises
     ------
@@ -56,14 +56,13 @@ def dropped_columns(detector: Any, support: np.ndarray) -> list:
     dropped = [names[i] for i in np.flatnonzero(~support)]
     if not support.any():
         raise ValueError(
-            f"none of the {len(names)} columns varies over the training rows; "
-            "there is nothing to model. Check that the rows are different samples."
+            f"none of the {len(names)} columns varies by more than {MIN_SPREAD:g} of its size over "
+            "the training rows; there is nothing to model. Check that the rows are different "
+            f"samples. {_REMEDY}"
         )
     if dropped:
-        warnings.warn(
-            f"{len(dropped)} of {len(names)} columns do not vary over "
-            f"the training rows and were left out: {dropped}",
-            UserWarning,
-            stacklevel=_TO_THE_USER,
+        warn_user(
+            f"{len(dropped)} of {len(names)} columns do not vary by more than {MIN_SPREAD:g} of "
+            f"their size over the training rows and were left out: {dropped}. {_REMEDY}"
         )
     return dropped

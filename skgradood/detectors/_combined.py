@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import _fit_context
+from sklearn.pipeline import FeatureUnion
 from sklearn.utils import Bunch, Tags, _safe_indexing, check_random_state, get_tags, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
@@ -19,6 +19,7 @@ from skgradood.detectors._combination import COMBINATIONS
 from skgradood.detectors._reference import ScoreReference
 from skgradood.detectors._shared_steps import fit_detectors, score_detectors
 from skgradood.utils.atomic import untouched_by_failure
+from skgradood.utils.warn import warn_user
 
 
 class CombinedDetector(Detector, _BaseComposition):
@@ -286,6 +287,10 @@ class CombinedDetector(Detector, _BaseComposition):
         tags.input_tags.three_d_array = all(member.three_d_array for member in members)
         return tags
 
+    def _sk_visual_block_(self) -> Any:
+        # Side by side: the block of a public class, as that of a block itself has moved about.
+        return FeatureUnion(self.detectors)._sk_visual_block_()
+
     def _first_fitted(self, attribute: str) -> Any:
         if "detectors_" not in vars(self):
             raise AttributeError(f"{attribute!r} is known once CombinedDetector is fitted")
@@ -356,11 +361,9 @@ def _finite_scores(name: str, scores: np.ndarray) -> np.ndarray:
             "samples, so there is nothing to compare new scores with."
         )
     if not finite.all():
-        warnings.warn(
+        warn_user(
             f"detector {name!r} scores {int((~finite).sum())} of {len(scores)} reference samples "
-            "as NaN or infinite; they were left out of its reference.",
-            UserWarning,
-            stacklevel=4,
+            "as NaN or infinite; they were left out of its reference."
         )
     return np.sort(scores[finite])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from skgradood.detectors._base import Detector
 from skgradood.utils.scores import normality_scores
+from skgradood.utils.warn import warn_user
 
 
 class ConformalDetector(Detector):
@@ -216,12 +216,10 @@ class ConformalDetector(Detector):
 
     def _warn_if_too_few(self, n: int) -> None:
         if _p_value(0, n) > self.alpha:
-            warnings.warn(
+            warn_user(
                 f"with {n} calibration samples no p-value can be as small as alpha={self.alpha}, "
                 f"so nothing will ever be flagged; at least {int(np.ceil(1 / self.alpha)) - 1} "
-                "are needed.",
-                UserWarning,
-                stacklevel=4,
+                "are needed."
             )
 
     def _threshold(self, scores: np.ndarray) -> float:

@@ -186,7 +186,7 @@ class FisherMMDDetector(SampleDetector):
             check_group_size(self.statistic, group_size)
             self.likelihood_model_ = self._fit_model(self.estimator, samples, self.log_likelihood)
             groups = self._groups(samples, group_size)
-            self.halves_ = Halves(self._seed)
+            self.halves_ = Halves(self._seed, grouped=self.grouped)
             parts = self.halves_.divide(groups, [None, None] if len(groups) > 1 else [None])
             self.references_ = [
                 self._reference(groups[torch.from_numpy(rows)].flatten(0, 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -23,6 +22,7 @@ from skgradood.detectors._dependence import DEPENDENCES, SHRINKAGES
 from skgradood.detectors._marginals import CHI2_FITS, MARGINALS
 from skgradood.detectors._tails import TAILS
 from skgradood.utils.atomic import untouched_by_failure
+from skgradood.utils.warn import warn_user
 
 _SMALLEST_POSITIVE = np.finfo(np.float64).tiny
 # Squared norms are about as skewed as a chi-square variable with 2 degrees of freedom, or more.
@@ -70,7 +70,8 @@ class ChiSquareJointDensity(Detector):
     offset_ : float
         Rows that score below it are outliers.
     support_ : ndarray of shape (d,), bool
-        The columns that vary on the training rows and are modelled, L in number.
+        The columns that vary on the training rows, by more than 1e-6 of their size, and are
+        modelled, L in number. From columns that vary little, far from 0, subtract a constant first.
     dropped_features_ : list
         Names (or numbers, without names) of the columns that are not.
     floor_ : ndarray of shape (d,)
@@ -283,10 +284,8 @@ class ChiSquareJointDensity(Detector):
 def _warn_if_squared_norms(columns: np.ndarray, standardised: np.ndarray) -> None:
     skewness = (standardised**3).mean(axis=0)
     if columns.min() >= 0 and np.median(skewness) > _SQUARED_NORM_SKEWNESS:
-        warnings.warn(
+        warn_user(
             "the columns look like squared norms (non-negative, strongly skewed), but marginal="
             '"normal" expects their logarithms. Use marginal="lognormal" or "chi2", or '
-            'GradientNormTransformer(output="log").',
-            UserWarning,
-            stacklevel=4,
+            'GradientNormTransformer(output="log").'
         )

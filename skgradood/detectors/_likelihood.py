@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ from skgradood.detectors._samples import (
     or_impossible,
 )
 from skgradood.utils.atomic import untouched_by_failure
+from skgradood.utils.warn import warn_user
 
 
 class LogLikelihoodDetector(SampleDetector):
@@ -286,11 +286,9 @@ class TypicalityDetector(SampleDetector):
                     "model does not fit these data"
                 )
             if not finite.all():
-                warnings.warn(
+                warn_user(
                     f"{int((~finite).sum())} of {len(values)} training samples have no finite "
-                    "log-likelihood and were left out of the reference.",
-                    UserWarning,
-                    stacklevel=3,
+                    "log-likelihood and were left out of the reference."
                 )
             self.reference_ = np.sort(values[finite])
             self.mean_ = float(self.reference_.mean())

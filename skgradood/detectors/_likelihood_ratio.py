@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, _fit_context, clone, is_outlier_detector
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils import get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -50,7 +51,8 @@ class LikelihoodRatioDetector(SampleDetector):
           is cloned and fitted on ``background_data``.
         - Any other density estimator of scikit-learn's kind, with ``score_samples`` in nats, such
           as `skgradood.models.PixelDifferenceModel`, which knows neighbouring pixels alone. It is
-          cloned and fitted on ``background_data``, or without them on what `fit` is given.
+          cloned and fitted on ``background_data``, or without them on what `fit` is given. Flat
+          rows of a model of images are images for one that takes no rows.
         - "png", "jpeg2000", "jpegxl", "webp" or "zlib": input complexity [2]_. Minus the length
           of the image under the lossless codec, in nats (`skgradood.complexity.code_lengths`),
           stands for the background's log-likelihood. For images, dtype uint8.
@@ -236,9 +238,8 @@ class LikelihoodRatioDetector(SampleDetector):
         if isinstance(self.background_model_, LikelihoodModel):
             return self._of_model(self.background_model_, samples)
         if self.background_model_ is not None:
-            return self.background_model_.score_samples(samples)
-        images = check_samples(samples, input_shape=self.likelihood_model_.input_shape)
-        return -code_lengths(images, codec=self.background)
+            return self.background_model_.score_samples(self._for_density(samples))
+        return -code_lengths(self._in_shape(samples), codec=self.background)
 
     def _chosen(self, n_parts: int) -> np.ndarray:
         chosen = np.atleast_1d(n_parts - 1 if self.contributions == "last" else self.contributions)
@@ -253,6 +254,10 @@ class LikelihoodRatioDetector(SampleDetector):
     def _check_background(self) -> None:
         if isinstance(self.background, str):
             self._check_named_background()
+        elif _is_other_density(self.background):
+            self._refuse_contributions()
+            if isinstance(self.background, FrozenEstimator):
+                check_is_fitted(self.background)
         elif isinstance(self.background, GenerativeNet) and self.background_data is None:
             raise ValueError(
                 "an unfitted GenerativeNet as background needs background_data=, samples of a "
@@ -260,8 +265,8 @@ class LikelihoodRatioDetector(SampleDetector):
                 "sklearn.frozen.FrozenEstimator, or background='perturbed' to fit a clone of "
                 "the estimator on mutated training samples."
             )
-        elif _is_other_density(self.background):
-            self._refuse_contributions()
+        else:
+            self._check_model(self.background, "background", self.log_likelihood)
 
     def _check_named_background(self) -> None:
         if self.background == PERTURBED:
@@ -292,8 +297,17 @@ class LikelihoodRatioDetector(SampleDetector):
             return None
         data = samples if self.background_data is None else check_samples(self.background_data)
         if _is_other_density(self.background):
-            return clone(self.background).fit(data, None)
+            return clone(self.background).fit(self._for_density(data), None)
         return self._fit_model(self.background, data, self.log_likelihood)
+
+    def _for_density(self, samples: np.ndarray) -> np.ndarray:
+        """Flat rows as images, for a density estimator that takes images alone."""
+        takes_rows = get_tags(self.background).input_tags.two_d_array
+        return samples if takes_rows or samples.ndim != 2 else self._in_shape(samples)
+
+    def _in_shape(self, samples: np.ndarray) -> np.ndarray:
+        """Samples in the shape that the model takes them in."""
+        return check_samples(samples, input_shape=self.likelihood_model_.input_shape)
 
     def _trainable(self) -> GenerativeNet:
         """The estimator whose clone learns the background."""

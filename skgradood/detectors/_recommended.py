@@ -75,7 +75,7 @@ def on_columns(columns: slice | list[int], *steps: Any) -> Pipeline:
     Parameters
     ----------
     columns : slice or list of int
-        Of the table that the pipeline takes.
+        Of the table that the pipeline takes. They keep their names.
     *steps : estimator
         What follows, the last of them usually a detector.
 
@@ -83,4 +83,7 @@ def on_columns(columns: slice | list[int], *steps: Any) -> Pipeline:
     -------
     Pipeline
     """
-    return make_pipeline(ColumnTransformer([("selected", "passthrough", columns)]), *steps)
+    selection = ColumnTransformer(
+        [("selected", "passthrough", columns)], verbose_feature_names_out=False
+    )
+    return make_pipeline(selection, *steps)

@@ -53,7 +53,8 @@ class RoseDetector(Detector):
     offset_ : float
         Rows that score below it are outliers.
     support_ : ndarray of shape (d,), bool
-        The columns that vary on the training rows and are used, L in number.
+        The columns that vary on the training rows, by more than 1e-6 of their size, and are used, L
+        in number. From columns that vary little, far from 0, subtract a constant first.
     dropped_features_ : list
         Names (or numbers, without names) of the columns that are not.
     location_, scale_ : ndarray of shape (L,)

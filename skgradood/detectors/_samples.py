@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skgradood.detectors._base import CONTAMINATION_CONSTRAINT, Detector
 from skgradood.models._evaluation import log_likelihoods
-from skgradood.models._fitted import LikelihoodModel, fit_likelihood
+from skgradood.models._fitted import LikelihoodModel, check_likelihood, fit_likelihood
 from skgradood.models._portable import PortableState
 from skgradood.utils.groups import split_groups
 from skgradood.utils.seeds import fixed_seed
@@ -61,6 +61,15 @@ class SampleDetector(PortableState, Detector):
         )
         model.prepare(samples[:1], reset=True)
         return model
+
+    def _check_model(self, estimator: Any, name: str, log_likelihood: str | Callable) -> None:
+        """Refuse what `_fit_model` would refuse, by the name that the user knows."""
+        check_likelihood(
+            estimator,
+            name=name,
+            log_likelihood=log_likelihood,
+            feature_names=getattr(self, "feature_names_in_", None),
+        )
 
     def _log_likelihoods(
         self, model: LikelihoodModel, samples: np.ndarray, log_likelihood: str | Callable

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from scipy.special import logsumexp, psi
@@ -19,6 +18,7 @@ from skgradood.detectors._columns import MIN_SPREAD, column_names, finite_rows
 from skgradood.detectors._marginals import CHI2_FITS
 from skgradood.detectors._trend import Trend
 from skgradood.utils.atomic import untouched_by_failure
+from skgradood.utils.warn import warn_user
 
 
 class ScoreTestDetector(Detector):
@@ -50,8 +50,10 @@ class ScoreTestDetector(Detector):
     given : int, str or None, default=None
         Number or name of a column that is no quadratic form but a covariate, such as the
         log-likelihood. T is then divided by what it is on average at the same covariate (log T has
-        a quadratic trend in it), so that a sample is compared with training rows of equal
-        likelihood. Needs ``reference="fitted"``.
+        a quadratic trend in it, fitted by least squares), so that a sample is compared with
+        training rows of equal likelihood. A trend with as many coefficients as there are different
+        training rows would leave nothing of T: three have a linear trend, two a constant. Needs
+        ``reference="fitted"``.
     contamination : "auto" or float in (0, 0.5], default="auto"
         Share of the training rows that ``predict`` calls outliers; "auto" is 0.05.
 
@@ -136,7 +138,8 @@ class ScoreTestDetector(Detector):
         Raises
         ------
         ValueError
-            For fewer than two finite rows, sums of which none is positive or that do not vary,
+            For fewer than two finite rows, sums of which none is positive or that do not vary (by
+            more than 1e-6 of their size, and not only with the covariate),
             ``reference="chi2"`` without ``df`` or with ``given``, or a column ``given`` that is
             not there.
         """
@@ -282,15 +285,25 @@ class ScoreTestDetector(Detector):
         if len(positive) < len(log_sums):
             self._complain_of_sums(len(positive), len(log_sums))
         if positive.std() < MIN_SPREAD:
-            raise ValueError(
-                "the sum of the columns does not vary over the training rows; there is nothing to "
-                "estimate. Check that the rows are different samples."
-            )
+            self._complain_of_spread(positive)
         unit = positive.max()
         if self.df is not None:
             return float(np.exp(positive.mean() - psi(0.5 * self.df) - np.log(2))), float(self.df)
         scale, df = CHI2_FITS["log"](np.exp(positive - unit)[:, None])
         return float(np.exp(np.log(scale[0]) + unit)), float(df[0])
+
+    def _complain_of_spread(self, log_sums: np.ndarray) -> NoReturn:
+        if self.trend_ is not None and len(self.trend_) > 1:
+            raise ValueError(
+                f"the sum of the columns is a function of the column given={self.given!r} over the "
+                f"{len(log_sums)} training rows; relative to it there is nothing to estimate. Use "
+                "given=None, or more samples that differ from each other."
+            )
+        raise ValueError(
+            f"the sum of the columns does not vary by more than {MIN_SPREAD:g} of its size over "
+            f"the {len(log_sums)} training rows; there is nothing to estimate. At least 2 must be "
+            "different: check that the rows are different samples."
+        )
 
     def _complain_of_sums(self, n_positive: int, n: int) -> None:
         message = (
@@ -299,4 +312,4 @@ class ScoreTestDetector(Detector):
         )
         if n_positive < 2:
             raise ValueError(message)
-        warnings.warn(message, UserWarning, stacklevel=5)
+        warn_user(message)

@@ -178,7 +178,8 @@ class SteinDiscrepancyDetector(SampleDetector):
             If ``estimator`` is none of what is expected, has no such log-likelihood, or one that
             is not smooth in the sample.
         ValueError
-            If X is not what the model takes, or groups of one are to have the unbiased statistic.
+            If X is not what the model takes, groups of one are to have the unbiased statistic, or
+            the gradient with respect to a sample is not finite.
         """
         with untouched_by_failure(self):
             samples, group_size = self._take(X, reset=True)

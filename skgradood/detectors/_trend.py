@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skgradood.detectors._columns import MIN_SPREAD
+
 _DEGREE = 2
 
 
@@ -26,10 +28,15 @@ class Trend:
 
     @classmethod
     def fit(cls, covariate: np.ndarray, values: np.ndarray) -> Trend:
-        """Least squares, of a lower degree where the covariate has few values."""
+        """Least squares, of a lower degree where the covariate has few values, or rows are few.
+
+        A trend with as many coefficients as there are different rows would leave nothing over: 3
+        of them have a line, and 2 a constant.
+        """
         covariate_range = np.array([covariate.min(), covariate.max()])
-        degree = min(_DEGREE, len(np.unique(covariate)) - 1)
         position = _position(covariate, covariate_range)
+        n_different = _n_different(np.column_stack([position, values]), at_most=_DEGREE + 2)
+        degree = max(0, min(_DEGREE, len(np.unique(covariate)) - 1, n_different - 2))
         return cls(np.polynomial.polynomial.polyfit(position, values, degree), covariate_range)
 
     def __call__(self, covariate: np.ndarray) -> np.ndarray:
@@ -44,3 +51,12 @@ def _position(covariate: np.ndarray, covariate_range: np.ndarray) -> np.ndarray:
     width = high - low or 1.0
     # Divided before it is doubled: of a range below the normal numbers, 2 / width is infinite.
     return 2 * ((np.clip(covariate, low, high) - low) / width) - 1
+
+
+def _n_different(rows: np.ndarray, *, at_most: int) -> int:
+    """Count rows that differ by more than rounding, which depends on a row's batch."""
+    n = 0
+    while n < at_most and len(rows):
+        rows = rows[(np.abs(rows - rows[0]) > MIN_SPREAD).any(axis=1)]
+        n += 1
+    return n

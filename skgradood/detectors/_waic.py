@@ -136,8 +136,11 @@ class WaicDetector(SampleDetector):
         """
         with untouched_by_failure(self):
             samples, group_size = self._take(X, reset=True)
+            members = self._members()
+            for i, member in enumerate(members):  # before any of them is trained
+                self._check_model(member, f"estimators[{i}]", self.log_likelihood)
             self.likelihood_models_ = [
-                self._fit_model(member, samples, self.log_likelihood) for member in self._members()
+                self._fit_model(member, samples, self.log_likelihood) for member in members
             ]
             self.offset_ = contamination_offset(
                 self._scores(samples, group_size), self.contamination

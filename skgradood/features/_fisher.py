@@ -357,7 +357,7 @@ class FisherPreconditioner(LayerFeatures):
         self.fisher_ = FisherEstimate.of_module(module, layout, kinds, options)
         other = FisherEstimate.of_module(module, layout, kinds, options) if two else None
         self.held_out_fisher_ = other
-        self.halves_ = Halves(self._seed)
+        self.halves_ = Halves(self._seed, grouped=self.grouped)
 
     def _add(self, inputs: Tensor) -> None:
         """Take new rows into the estimates, each into one."""

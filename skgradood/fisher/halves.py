@@ -22,6 +22,9 @@ class Halves:
     ----------
     seed : int
         Another seed divides the rows otherwise.
+    grouped : bool, default=False
+        Whether rows are groups of samples, (n, B, ...), which are the same in any order of their
+        samples. Old files hold keys of groups as rows, in order, under False.
 
     Attributes
     ----------
@@ -32,6 +35,7 @@ class Halves:
     seed: int
     first: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     second: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    grouped: bool = False
 
     def divide(self, X: Tensor, rooms: Sequence[int | None]) -> list[np.ndarray]:
         """Positions of the rows of X that join the first half, and the second.
@@ -71,5 +75,9 @@ class Halves:
         return np.isin(self._keys(X), self.first)
 
     def _keys(self, X: Tensor) -> np.ndarray:
-        seeds = LogLikelihood("log_prob", self.seed).row_seeds(X)
-        return np.array(seeds, dtype=np.int64)
+        seeds_of = LogLikelihood("log_prob", self.seed).row_seeds
+        if not self.grouped:
+            return np.array(seeds_of(X), dtype=np.int64)
+        of_samples = np.array(seeds_of(X.flatten(0, 1)), dtype=np.uint64).reshape(X.shape[:2])
+        wrapped = of_samples.sum(axis=1) & np.uint64(np.iinfo(np.int64).max)
+        return wrapped.astype(np.int64)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from skgradood.gradients.layer_gradient import LayerGradient
 from skgradood.gradients.layers import layer_layout, trainable_parameters
@@ -133,10 +132,11 @@ def find_disagreement(
         The log-likelihoods that it found.
     """
     rows = probe.rows
-    with _lowest_precision() as precision:
+    with _PrecisionMode() as precisions:
         alone, values_alone = _alone(module, log_likelihood, X[rows])
     autocast = log_likelihood.autocast
-    tolerance = _tolerance(precision.of(values_alone) if autocast is None else AUTOCAST[autocast])
+    lowest = precisions.lowest(values_alone) if autocast is None else AUTOCAST[autocast]
+    tolerance = _tolerance(lowest)
     allowed = tolerance.relative * values_alone.abs().clamp_min(1)
     value_excess = (values[rows] - values_alone).abs() - allowed
     if (value_excess > 0).any():
@@ -165,28 +165,26 @@ def _worst(came: Probe, expected: Probe, tolerance: _Tolerance) -> Disagreement:
     )
 
 
-class _Precision:
-    """The lowest precision that was met."""
+class _PrecisionMode(TorchFunctionMode):
+    """Notes in which precisions torch computes: values may be in another one than their making."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.dtypes: set[torch.dtype] = set()
 
-    def note(self, tensor: Tensor) -> Tensor:
-        self.dtypes.add(tensor.dtype)
-        return tensor
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for part in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(part, Tensor):
+                self.dtypes.add(part.dtype)
+        return result
 
-    def of(self, values: Tensor) -> torch.dtype:
-        """That of the values, or a lower one."""
+    def lowest(self, values: Tensor) -> torch.dtype:
+        """That of the values, or a lower one that was met."""
         halves = [dtype for dtype in AUTOCAST.values() if dtype in self.dtypes]
         return halves[0] if halves else values.dtype
-
-
-@contextmanager
-def _lowest_precision() -> Iterator[_Precision]:
-    """Note what autograd keeps in a block: values may be in another precision than their making."""
-    precision = _Precision()
-    with torch.autograd.graph.saved_tensors_hooks(precision.note, lambda tensor: tensor):
-        yield precision
 
 
 def _excess(came: Probe, expected: Probe, tolerance: _Tolerance) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +33,19 @@ class LayerEvidence:
     alone: np.ndarray
     given_others: np.ndarray | None = None
 
+    def __post_init__(self) -> None:
+        n_layers = self.alone.shape[1]
+        if len(self.names) != n_layers:
+            raise ValueError(
+                f"names must hold {n_layers} names, one a layer; got {len(self.names)}: "
+                f"{self.names[:5]}{'...' if len(self.names) > 5 else ''}. Check "
+                "get_feature_names_out of the steps before the detector."
+            )
 
-def layer_evidence(detector: Any, X: Any) -> LayerEvidence | None:
+
+def layer_evidence(
+    detector: Any, X: Any, names: Sequence[str] | None = None
+) -> LayerEvidence | None:
     """Ask a fitted detector for its layers' normal scores.
 
     Parameters
@@ -43,38 +55,56 @@ def layer_evidence(detector: Any, X: Any) -> LayerEvidence | None:
         ConformalDetector, or a combination with ``detectors_``.
     X : array-like of shape (n, ...)
         Samples.
+    names : sequence of str or None, default=None
+        Names of the columns of X, for a detector that was fitted on columns without names; None
+        if they have none, and are told by their numbers.
 
     Returns
     -------
     LayerEvidence or None
         None if no detector in it knows layers.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many names as layers.
     """
     if isinstance(detector, ConformalDetector):
-        return layer_evidence(detector.detector_, X)
+        return layer_evidence(detector.detector_, X, names)
     if isinstance(detector, FrozenEstimator):
-        return layer_evidence(detector.estimator, X)
+        return layer_evidence(detector.estimator, X, names)
     if isinstance(detector, Pipeline):
-        return _evidence_of_pipeline(detector, X)
+        return _evidence_of_pipeline(detector, X, names)
     if hasattr(detector, "layer_scores"):
         alone = detector.layer_scores(X)
-        names = getattr(detector, "feature_names_in_", range(alone.shape[1]))
-        return LayerEvidence(list(map(str, names)), alone, _given_others(detector, alone))
-    members = (layer_evidence(member, X) for member in getattr(detector, "detectors_", ()))
+        numbers = range(alone.shape[1])
+        own = getattr(detector, "feature_names_in_", numbers if names is None else names)
+        return LayerEvidence(list(map(str, own)), alone, _given_others(detector, alone))
+    members = (layer_evidence(member, X, names) for member in getattr(detector, "detectors_", ()))
     return next((evidence for evidence in members if evidence is not None), None)
 
 
-def _evidence_of_pipeline(pipeline: Pipeline, X: Any) -> LayerEvidence | None:
-    detector = pipeline.steps[-1][1]
-    if len(pipeline.steps) == 1:
-        return layer_evidence(detector, X)
+def _evidence_of_pipeline(
+    pipeline: Pipeline, X: Any, names: Sequence[str] | None
+) -> LayerEvidence | None:
+    *steps, (_, detector) = pipeline.steps
     if not _knows_layers(detector):
         return None
-    transformers = pipeline[:-1]
-    evidence = layer_evidence(detector, transformers.transform(X))
-    if evidence is None or not hasattr(transformers, "get_feature_names_out"):
-        return evidence
-    names = list(map(str, transformers.get_feature_names_out()))
-    return LayerEvidence(names, evidence.alone, evidence.given_others)
+    for _, step in steps:
+        if step is not None and not isinstance(step, str):  # None and "passthrough" do nothing
+            names = _names_after(step, names)
+            X = step.transform(X)
+    return layer_evidence(detector, X, names)
+
+
+def _names_after(step: Any, names: Sequence[str] | None) -> list[str] | None:
+    """Names of the columns that a fitted transformer makes; None if it does not tell."""
+    # scikit-learn refuses other names than those that a step was fitted on.
+    known = None if names is None or hasattr(step, "feature_names_in_") else np.array(names, object)
+    try:
+        return list(map(str, step.get_feature_names_out(known)))
+    except AttributeError:  # of the step, or of one inside it
+        return None
 
 
 def _knows_layers(detector: Any) -> bool:

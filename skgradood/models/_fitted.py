@@ -136,22 +136,52 @@ def fit_likelihood(
     NotFittedError
         For a frozen estimator that has not been fitted.
     """
+    check_likelihood(estimator, log_likelihood=log_likelihood, feature_names=feature_names)
     if isinstance(estimator, nn.Module):
-        LogLikelihood(log_likelihood).check(estimator)
         shape = getattr(estimator, "input_shape", None)
         return LikelihoodModel(estimator, estimator, None if shape is None else tuple(shape))
-    if isinstance(estimator, FrozenEstimator) and isinstance(estimator.estimator, GenerativeNet):
+    if isinstance(estimator, FrozenEstimator):
         net = estimator.estimator
-        check_is_fitted(net)
-        fitted_names = getattr(net, "feature_names_in_", None)
-        check_same_columns(feature_names, fitted_names, name="X", model="the frozen model")
-    elif isinstance(estimator, GenerativeNet):
-        net = clone(estimator).fit(X)
     else:
+        net = clone(estimator).fit(X)
+        LogLikelihood(log_likelihood).check(net.module_)
+    return LikelihoodModel(net.module_, net, net.input_shape_)
+
+
+def check_likelihood(
+    estimator: Any,
+    *,
+    name: str = "estimator",
+    log_likelihood: str | Callable = "log_prob",
+    feature_names: Sequence[str] | None = None,
+) -> None:
+    """Refuse what `fit_likelihood` would refuse, without training anything.
+
+    Parameters
+    ----------
+    estimator, log_likelihood, feature_names
+        As in `fit_likelihood`.
+    name : str, default="estimator"
+        What the user calls the estimator.
+
+    Raises
+    ------
+    TypeError, ValueError, NotFittedError
+        As `fit_likelihood`.
+    """
+    if isinstance(estimator, nn.Module):
+        LogLikelihood(log_likelihood).check(estimator)
+        return
+    is_frozen = isinstance(estimator, FrozenEstimator)
+    net = estimator.estimator if is_frozen else estimator
+    if not isinstance(net, GenerativeNet):
         raise TypeError(
-            "estimator must be a GenerativeNet, a fitted one inside "
+            f"{name} must be a GenerativeNet, a fitted one inside "
             "sklearn.frozen.FrozenEstimator, or a torch.nn.Module with log_prob(X) -> (n,); got "
             f"{estimator!r}"
         )
-    LogLikelihood(log_likelihood).check(net.module_)
-    return LikelihoodModel(net.module_, net, net.input_shape_)
+    if is_frozen:
+        check_is_fitted(net)
+        fitted_names = getattr(net, "feature_names_in_", None)
+        check_same_columns(feature_names, fitted_names, name="X", model="the frozen model")
+        LogLikelihood(log_likelihood).check(net.module_)

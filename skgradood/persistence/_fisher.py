@@ -27,7 +27,7 @@ def restore_part(part: Any, state: dict[str, Any]) -> None:
     kind = type(part)
     is_approximation = isinstance(part, Approximation)
     checks = _APPROXIMATION if is_approximation else _CHECKS[kind]
-    optional = _WHERE_COMPLETE if is_approximation else {}
+    optional = _WHERE_COMPLETE if is_approximation else _NOT_IN_OLD_FILES.get(kind, {})
     wrong = checks.keys() - state.keys() | state.keys() - checks.keys() - optional.keys()
     wrong |= {
         name for name, check in (checks | optional).items()
@@ -130,4 +130,6 @@ _CHECKS: dict[type, dict[str, _Check]] = {
     KroneckerBasis: {"sizes": _is_tuple_of_sizes, "vectors": _are_vectors},
     Halves: {"seed": _of(int), "first": _are_keys, "second": _are_keys},
 }
+# What a file of before lacks is the default of the class.
+_NOT_IN_OLD_FILES: dict[type, dict[str, _Check]] = {Halves: {"grouped": _of(bool)}}
 FISHER_CLASSES = (*APPROXIMATIONS.values(), *_CHECKS)

@@ -294,3 +294,14 @@ def test_fisher_of_far_members_is_the_chi_square_of_their_sum():
     log_p = detector.member_scores([[4.0, 5.0, 0.0]])
     expected = chi2(4).logsf(-2 * log_p.sum())
     assert detector.score_samples([[4.0, 5.0, 0.0]])[0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_members_stand_side_by_side_in_a_notebook():
+    members = [
+        ("rose", RoseDetector()),
+        ("scaled", make_pipeline(StandardScaler(), ChiSquareJointDensity())),
+        ("none", "drop"),
+    ]
+    html = CombinedDetector(members)._repr_html_()
+    assert html.count('class="sk-parallel-item"') == 3
+    assert "sk-parallel-item" not in CombinedDetector([])._repr_html_().split("</style>")[-1]

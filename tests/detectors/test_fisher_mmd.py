@@ -92,6 +92,13 @@ def test_is_the_double_sum_over_pairs(statistic, flow, rng):
     np.testing.assert_allclose(detector.score_samples(groups), of_rows, rtol=1e-8)
 
 
+def test_a_group_is_the_same_in_any_order_of_its_samples(flow, rng):
+    groups = rng.normal(size=(8, 3, 3))
+    detector = FisherMMDDetector(flow, grouped=True).fit(groups)
+    expected = detector.score_samples(groups)
+    np.testing.assert_allclose(detector.score_samples(groups[:, [2, 0, 1]]), expected, rtol=1e-8)
+
+
 @pytest.mark.parametrize("approximation", ["kfac", "ekfac", "block"])
 def test_every_approximation_gives_a_kernel(approximation, flow, rng):
     """MMD² of a group, of itself doubled, and of the reference itself, by their definition."""

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, multivariate_normal
 from sklearn.base import clone
 from sklearn.ensemble import IsolationForest
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 
 from skgradood import ConformalDetector, GenerativeNet, LikelihoodRatioDetector
+from skgradood.detectors import RoseDetector
 from skgradood.detectors._likelihood_ratio import log_ratio
 from skgradood.detectors._mutation import mutate
 from skgradood.metrics import auroc
@@ -52,6 +54,17 @@ def table(images):
 def flow(**options):
     options = {"n_steps": 1, "hidden_channels": 4, "n_levels": 3} | options
     return Glow((1, 8, 8), **options)
+
+
+def net_of_images():
+    return GenerativeNet(
+        VAE,
+        module__width=4,
+        module__latent_dim=2,
+        module__input_shape=(1, 8, 8),
+        max_epochs=1,
+        random_state=0,
+    )
 
 
 # --- two models ------------------------------------------------------------------------------
@@ -180,14 +193,7 @@ def test_complexity_needs_bytes(rows, images):
 
 
 def test_flat_rows_of_a_model_of_images_are_coded_as_images(images):
-    net = GenerativeNet(
-        VAE,
-        module__width=4,
-        module__latent_dim=2,
-        module__input_shape=(1, 8, 8),
-        max_epochs=1,
-        random_state=0,
-    )
+    net = net_of_images()
     pytest.importorskip("PIL.Image")
     flat = images.reshape(40, 64)
     detector = LikelihoodRatioDetector(net, "png").fit(flat)
@@ -318,8 +324,39 @@ def test_pixel_differences_as_the_background(table, images):
 def test_densities_that_are_no_background(images, rows):
     with pytest.raises(ValueError, match="judges whole samples"):
         LikelihoodRatioDetector(flow(), PixelDifferenceModel(), contributions="last").fit(images)
-    with pytest.raises(TypeError, match="estimator must be"):
+    with pytest.raises(TypeError, match="background must be"):
         LikelihoodRatioDetector(gaussian(MEAN, SCALE), IsolationForest()).fit(rows)
+
+
+@pytest.mark.parametrize(
+    ("background", "error", "message"),
+    [
+        (RoseDetector(), TypeError, r"background must be a GenerativeNet.*got RoseDetector\(\)"),
+        (torch.nn.Identity(), TypeError, r"Identity has no method log_prob\(X\)"),
+        (FrozenEstimator(GenerativeNet(VAE)), NotFittedError, "GenerativeNet"),
+        (FrozenEstimator(GaussianMixture()), NotFittedError, "FrozenEstimator"),
+    ],
+)
+def test_a_wrong_background_is_named_before_a_model_is_trained(background, error, message, rows):
+    net = GenerativeNet(DiagonalGaussian, max_epochs=10**6)
+    with pytest.raises(error, match=message):
+        LikelihoodRatioDetector(net, background).fit(rows)
+
+
+def test_flat_rows_of_a_model_of_images_are_images_for_the_background(images):
+    net = net_of_images().fit(images)
+    flat, pixels = images.reshape(40, 64), PixelDifferenceModel()
+    for others in (None, flat[:20] // 2):
+        of_rows = LikelihoodRatioDetector(net, pixels, background_data=others).fit(flat)
+        of_images = LikelihoodRatioDetector(
+            net, pixels, background_data=None if others is None else others.reshape(-1, 8, 8)
+        ).fit(images)
+        np.testing.assert_allclose(
+            of_rows.score_samples(flat), of_images.score_samples(images), rtol=1e-4
+        )
+    mixture = GaussianMixture(reg_covar=1.0)  # takes rows, and gets them
+    detector = LikelihoodRatioDetector(FrozenEstimator(net), mixture).fit(flat)
+    assert np.isfinite(detector.score_samples(flat)).all()
 
 
 # --- as an estimator -------------------------------------------------------------------------

@@ -97,6 +97,14 @@ def test_constant_columns_are_dropped_with_a_warning():
         RoseDetector().fit(np.ones((5, 2)))
 
 
+def test_columns_that_vary_little_for_their_size_are_told_as_such():
+    with pytest.raises(ValueError, match=r"more than 1e-06 of its size .* subtract a constant"):
+        RoseDetector().fit(TRAIN[:, :2] + 1e9)
+    offsets = np.array([1e9, 0, 0, 0])
+    with pytest.warns(UserWarning, match=r"more than 1e-06 of their size .*\[0\]. .* standardise"):
+        RoseDetector().fit(TRAIN + offsets)
+
+
 @pytest.mark.parametrize("power", [1, np.inf])
 def test_rows_that_are_not_finite(power):
     train = np.vstack([TRAIN, [[np.nan, 1, 1, 1], [np.inf, 1, 1, 1]]])

@@ -200,6 +200,36 @@ def test_the_trend_knows_no_unit_however_small():
     np.testing.assert_allclose(scores, expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("n", "degree"), [(2, 0), (3, 1), (4, 2), (5, 2)])
+@pytest.mark.parametrize("repeats", [1, 4])
+@pytest.mark.parametrize("seed", range(5))
+def test_few_rows_leave_something_for_the_test_beside_the_trend(n, degree, repeats, seed):
+    """Rows that come again, as they do from another batch, tell nothing more of the trend."""
+    rng = np.random.default_rng(seed)
+    X = with_covariate(n, rng)
+    X = np.concatenate([X, *[X[:1] * (1 + 1e-9 * rng.normal(size=3)) for _ in range(repeats - 1)]])
+    detector = ScoreTestDetector(given=1).fit(X)
+    log_sums = np.log(X[:, 0] + X[:, 2])
+    expected = np.polyval(np.polyfit(X[:, 1], log_sums, degree), X[:, 1])
+    np.testing.assert_allclose(detector.statistic(X), np.exp(log_sums - expected), rtol=1e-6)
+    assert np.log(detector.statistic(X)).std() > 1e-3
+    assert np.isfinite(detector.score_samples(with_covariate(20, rng))).all()
+
+
+def test_what_leaves_nothing_to_estimate_is_told():
+    rng = np.random.default_rng(0)
+    covariate = rng.normal(size=50)
+    forms = np.exp(1 + covariate - 0.2 * covariate**2)
+    X = np.column_stack([forms, covariate])
+    with pytest.raises(ValueError, match="a function of the column given=1 over the 50 training"):
+        ScoreTestDetector(given=1).fit(X)
+    for given in (None, 1):
+        with pytest.raises(
+            ValueError, match=r"not vary by more than 1e-06 .* 6 training .* At least 2 must"
+        ):
+            ScoreTestDetector(given=given).fit(np.repeat(X[:1], 6, axis=0))
+
+
 def test_the_covariate_may_be_named_and_must_be_there():
     pd = pytest.importorskip("pandas")
     X = with_covariate(100, np.random.default_rng(2))

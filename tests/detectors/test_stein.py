@@ -11,7 +11,7 @@ from torch import nn
 
 from skgradood import GenerativeNet, SteinDiscrepancyDetector
 from skgradood.metrics import auroc
-from skgradood.models import VAE, Glow, RealNVP
+from skgradood.models import VAE, DiagonalGaussian, Glow, RealNVP
 from skgradood.persistence import load, save
 from skgradood.utils import make_groups
 from tests.detectors.likelihoods import gaussian
@@ -193,6 +193,35 @@ def test_what_is_not_smooth_in_the_sample_is_refused(rng):
         SteinDiscrepancyDetector(VAE((1, 8, 8), width=4)).fit(images)
     with pytest.raises(TypeError, match=r"Rounding is not a smooth function"):
         SteinDiscrepancyDetector(Rounding()).fit(np.array([[1.0, 2.0], [0.0, 3.0]]))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("place", [1.0, 1e4])
+def test_at_a_mode_rounding_is_no_kink(place, scale):
+    mode = [place, -place, place / 3]
+    SteinDiscrepancyDetector(gaussian(mode, [scale] * 3)).fit([mode, mode])
+    net = GenerativeNet(DiagonalGaussian, max_epochs=1, random_state=0)
+    assert SteinDiscrepancyDetector(net).fit(np.full((20, 3), place)).offset_ <= 0
+
+
+class Distance(nn.Module):
+    """Minus the distance from a point: at the point itself it has no gradient."""
+
+    input_kind = "continuous"
+
+    def __init__(self):
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(2))
+
+    def log_prob(self, X):
+        return -((X - self.mean) ** 2).sum(1).sqrt()
+
+
+def test_a_gradient_that_is_not_finite_is_told_as_such():
+    detector = SteinDiscrepancyDetector(Distance()).fit([[1.0, 2.0], [0.0, 3.0]])
+    assert np.isfinite(detector.offset_)
+    with pytest.raises(ValueError, match=r"gradient of log_prob\(\) of Distance .* is NaN"):
+        detector.fit([[0.0, 0.0], [0.0, 3.0]])
 
 
 @pytest.mark.parametrize(

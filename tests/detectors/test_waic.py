@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from torch import nn
 
 from skgradood import GenerativeNet, WaicDetector
 from skgradood.models import DiagonalGaussian, RealNVP
@@ -14,6 +16,7 @@ from skgradood.utils import make_groups
 from tests.detectors.likelihoods import Given, gaussian, gaussian_log_prob
 
 MOMENTS = [([0.0, 0.0], [1.0, 1.0]), ([0.5, 0.0], [1.2, 1.0]), ([0.0, -1.0], [1.0, 0.8])]
+UNTRAINED = GenerativeNet(DiagonalGaussian, max_epochs=10**6)
 
 
 @pytest.fixture
@@ -90,10 +93,14 @@ def test_extreme_values_never_become_nan(rows):
         ([Given()], ValueError, "at least 2 members; got 1"),
         ("ensemble", TypeError, "estimators must be an unfitted GenerativeNet"),
         (Given(), TypeError, "estimators must be an unfitted GenerativeNet"),
-        ([Given(), "vae"], TypeError, "estimator must be a GenerativeNet"),
+        ([UNTRAINED, Given(), "vae"], TypeError, r"estimators\[2\] must be a GenerativeNet"),
+        ([UNTRAINED, nn.Identity()], TypeError, "Identity has no method log_prob"),
+        ([UNTRAINED, FrozenEstimator(UNTRAINED)], NotFittedError, "GenerativeNet"),
     ],
 )
-def test_what_is_no_ensemble_is_refused(estimators, error, message, rows):
+def test_what_is_no_ensemble_is_refused_before_a_member_is_trained(
+    estimators, error, message, rows
+):
     with pytest.raises(error, match=message):
         WaicDetector(estimators).fit(rows)
 

@@ -196,3 +196,30 @@ def test_groups_are_recognised_as_groups():
             for name, g in measured.items()
         ]
         np.testing.assert_allclose(statistics[mask], np.column_stack(expected), rtol=1e-9)
+
+
+def test_a_group_is_the_same_in_any_order_of_its_samples():
+    groups, rng = make_groups(rows(48), 4), np.random.default_rng(0)
+    transformer = FisherPreconditioner(gaussian(), approximation="block", grouped=True).fit(groups)
+    statistics = transformer.transform(groups)
+    mixed = np.stack([group[rng.permutation(4)] for group in groups])
+    assert (mixed != groups).any()
+    np.testing.assert_allclose(transformer.transform(mixed), statistics, rtol=1e-9)
+    again = FisherPreconditioner(gaussian(), approximation="block", grouped=True).fit(mixed)
+    np.testing.assert_allclose(again.transform(groups), statistics, rtol=1e-9)
+
+
+def test_keys_of_groups_tell_groups_apart_and_those_of_one_are_the_samples():
+    X = torch.as_tensor(rows(60))
+    singles, plain = Halves(0, grouped=True), Halves(0)
+    for halves, data in ((singles, X[:, None]), (plain, X)):
+        halves.divide(data, [None, None])
+    np.testing.assert_array_equal(singles.first, plain.first)
+    np.testing.assert_array_equal(singles.second, plain.second)
+    groups = Halves(0, grouped=True)
+    exchanged = X.reshape(20, 3, 3).clone()
+    exchanged[:, 0] = exchanged[:, 0].roll(1, dims=0)
+    groups.divide(X.reshape(20, 3, 3), [None, None])
+    assert len(groups.first) == len(groups.second) == 10
+    assert groups.first.min() >= 0
+    assert not groups.in_first(exchanged).any()

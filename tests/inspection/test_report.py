@@ -11,12 +11,20 @@ import pytest
 import scipy.stats
 from PIL import Image
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from skgradood.detectors import ChiSquareJointDensity, CombinedDetector, ConformalDetector
+from skgradood.baselines import baseline_detectors
+from skgradood.detectors import (
+    ChiSquareJointDensity,
+    CombinedDetector,
+    ConformalDetector,
+    on_columns,
+)
 from skgradood.inspection import DetectionReport
 from skgradood.inspection._explanation import layer_evidence
 from skgradood.inspection._png import png
@@ -130,6 +138,78 @@ def test_where_layers_are_found(images, rng):
         assert evidence.given_others is None
     forest = make_pipeline(Moments(), IsolationForest(random_state=0)).fit(images)
     assert layer_evidence(forest, images) is None
+
+
+def a_table(rng):
+    """Statistics of 25 layers under two approximations and a likelihood, and what makes it."""
+    names = [f"{i}__{kind}" for kind in ("identity", "ekfac") for i in range(25)]
+
+    class Table(Moments):
+        def transform(self, X):
+            return np.asarray(X)
+
+        def get_feature_names_out(self, input_features=None):
+            return np.array([*names, "log_likelihood"], dtype=object)
+
+    return Table().fit(None), rng.normal(size=(80, 51))
+
+
+@pytest.mark.parametrize("name", ["recommended", "joint density (published)"])
+def test_names_are_those_of_the_columns_that_are_judged(name, rng):
+    table, X = a_table(rng)
+    detectors = baseline_detectors(table.get_feature_names_out(), random_state=0)
+    kind = "ekfac" if name == "recommended" else "identity"
+    pipeline = make_pipeline(FrozenEstimator(table), detectors[name]).fit(X, None)
+    calibrated = ConformalDetector(pipeline, calibration="prefit").fit(X)
+    for holder in (pipeline, FrozenEstimator(pipeline), calibrated):
+        evidence = layer_evidence(holder, X)
+        assert evidence.names == [f"{i}__{kind}" for i in range(25)]
+        assert evidence.alone.shape == (80, 25)
+
+
+def test_names_pass_through_every_step(rng):
+    table, X = a_table(rng)
+    last = on_columns([2, 0], StandardScaler(), ChiSquareJointDensity())
+    members = [("forest", IsolationForest(random_state=0)), ("last", last)]
+    nested = make_pipeline("passthrough", CombinedDetector(members, random_state=0))
+    pipeline = make_pipeline(table, on_columns([20, 21, 22], nested)).fit(X)
+    evidence = layer_evidence(pipeline, X)
+    assert evidence.names == ["22__identity", "20__identity"]
+    fitted = pipeline[-1][-1][-1].detectors_[1]
+    np.testing.assert_array_equal(evidence.alone, layer_evidence(fitted, X[:, 20:23]).alone)
+
+
+def test_columns_are_numbered_where_nothing_names_them(rng):
+    table, X = a_table(rng)
+    whole = make_pipeline(table, FunctionTransformer(np.tanh), ChiSquareJointDensity()).fit(X)
+    assert layer_evidence(whole, X).names == [str(i) for i in range(51)]
+    chosen = on_columns([20, 22], ChiSquareJointDensity()).fit(X)
+    assert layer_evidence(chosen, X).names == ["x20", "x22"]
+
+
+def test_names_of_a_table_are_not_those_of_the_layers(rng):
+    """Steps fitted on columns with names keep to those; the detector's are the last step's."""
+    X = pd.DataFrame(rng.normal(size=(200, 3)), columns=list("abc"))
+    scaler = FrozenEstimator(StandardScaler().fit(X))
+    inner = make_pipeline(Moments(), ChiSquareJointDensity())
+    with pytest.warns(UserWarning, match="do not vary"):
+        nested = make_pipeline(scaler, inner).fit(X, None)
+    assert layer_evidence(nested, X).names == ["mean", "<deviation>", "constant"]
+    scaled = make_pipeline(scaler, make_pipeline(PCA(2), ChiSquareJointDensity())).fit(X, None)
+    assert layer_evidence(scaled, X).names == ["pca0", "pca1"]
+    selected = make_pipeline(scaler, on_columns([2, 1], ChiSquareJointDensity())).fit(X, None)
+    assert layer_evidence(selected, X).names == ["c", "b"]
+
+
+def test_wrong_names_are_no_evidence(images):
+    class Misnamed(Moments):
+        def get_feature_names_out(self, input_features=None):
+            return np.array(["mean"], dtype=object)
+
+    with pytest.warns(UserWarning, match="do not vary"):
+        pipeline = make_pipeline(Misnamed(), ChiSquareJointDensity()).fit(images)
+    with pytest.raises(ValueError, match=r"3 names, one a layer; got 1: \['mean'\]. Check get_fe"):
+        layer_evidence(pipeline, images)
 
 
 # --- what ------------------------------------------------------------------------------------
