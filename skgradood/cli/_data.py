@@ -46,9 +46,10 @@ def read_samples(path: str, *, size: list[int] | None = None, **options: Any) ->
     try:
         data = load_images(path, size=None if size is None else (size[0], size[1]), **options)
     except MemoryError as error:
+        what = f" ({error})" if str(error) else ""
         raise MemoryError(
-            f"{path} does not fit into memory ({error or 'it is full'}); make images smaller with "
-            "--size H W, or give fewer of them"
+            f"{path} does not fit into memory{what}; give fewer files or rows, or make images "
+            "smaller with --size H W"
         ) from error
     if size is not None and data.data.ndim == 2:
         raise ValueError(f"--size is for images, but {path} holds rows of numbers; leave it out")
@@ -90,23 +91,18 @@ def check_destination(out: str, *inputs: str) -> Path:
     ValueError
         If it is one of the inputs.
     """
+    try_replacing(out)
     for path in inputs:
         if os.path.exists(out) and os.path.exists(path) and os.path.samefile(out, path):
             raise ValueError(
                 f"--out {out} is the same file as {path}, which is read and would be lost; give "
                 "--out another name"
             )
-    try_replacing(out)
     return Path(out)
 
 
 def check_folder(out: str) -> Path:
-    """Refuse a folder that cannot be made, or in which nothing can be written.
-
-    Raises
-    ------
-    OSError
-    """
+    """Refuse a folder that cannot be made, or in which nothing can be written, by OSError."""
     folder = Path(out)
     nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not nearest.is_dir():

@@ -57,6 +57,8 @@ def test_no_input_is_overwritten(command, tmp_path, monkeypatch, capsys):
     (tmp_path / "link").symlink_to(tmp_path / "data.npy")
     for name in ("data.npy", "det.skg"):
         (tmp_path / name).write_text("old")
+    assert main([*command, str(tmp_path), "--out", "."]) == 1
+    assert_one_line_error(capsys, ". is a folder")
     for out in ("./data.npy", "link", *[str(tmp_path / name) for name in command[1:]]):
         assert main([*command, "data.npy", "--out", out]) == 1
         assert_one_line_error(capsys, f"--out {out} is the same file", "would be lost")

@@ -242,13 +242,15 @@ def test_where_the_result_cannot_go_is_known_before_the_data_are_read(
     assert_one_line_error(capsys, told, str(tmp_path / out))
 
 
-def test_images_that_do_not_fit_into_memory(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("told", [[], ["Unable to allocate 9 TiB"]])
+def test_images_that_do_not_fit_into_memory(told, monkeypatch, tmp_path, capsys):
     def fill(*path, **options):
-        raise MemoryError
+        raise MemoryError(*told)
 
     monkeypatch.setattr("skgradood.cli._data.load_images", fill)
     assert main(["fit", "photos", "--out", str(tmp_path / "x.skg")]) == 1
-    assert_one_line_error(capsys, "photos does not fit into memory", "--size H W", "fewer")
+    what = "photos does not fit into memory" + "".join(f" ({text})" for text in told)
+    assert_one_line_error(capsys, f"{what}; give fewer files", "--size H W")
 
 
 def test_no_memory_is_no_traceback(monkeypatch, capsys):
