@@ -14,11 +14,13 @@ from sklearn.frozen import FrozenEstimator
 
 from skgradood.baselines import RECOMMENDED, baseline_detectors
 from skgradood.cli._console import complain, say
+from skgradood.cli._data import check_folder
 from skgradood.datasets import load_digits_ood
 from skgradood.evaluation import Comparison, compare_detectors
 from skgradood.features import FisherPreconditioner
 from skgradood.inspection import ComparisonDisplay
 from skgradood.models import VAE, GenerativeNet
+from skgradood.utils.files import replacing
 
 _DETECTORS = (
     "log-likelihood",
@@ -44,6 +46,7 @@ def demo(*, out: str, epochs: int, seed: int) -> None:
     seed : int
         Seed of everything random.
     """
+    folder = check_folder(out)
     start = time.perf_counter()
     digits = load_digits_ood(random_state=seed)
     complain(f"training a VAE on {len(digits.train)} digits of 8 x 8 pixels")
@@ -60,7 +63,7 @@ def demo(*, out: str, epochs: int, seed: int) -> None:
     say("")
     say(comparison.to_markdown("auroc"))
     say("")
-    _save_figure(comparison, Path(out))
+    _save_figure(comparison, folder)
     complain(f"took {time.perf_counter() - start:.0f} s")
 
 
@@ -120,5 +123,6 @@ def _save_figure(comparison: Comparison, folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "detectors.png"
-    display.figure_.savefig(path, dpi=150)
+    with replacing(path) as stream:
+        display.figure_.savefig(stream, dpi=150, format="png")
     say(f"Figure: {path}")

@@ -43,6 +43,8 @@ _PRESETS: dict[Any, dict[str, Any]] = {
     RealNVP: {"module__noise": 0.1},
     NeuralSplineFlow: {"module__noise": 0.1},
 }
+# The least height and width, and the factor of both. Other modules take all images.
+_SIDES: dict[Any, tuple[int, int]] = {VAE: (8, 1), Glow: (4, 4)}
 _MODEL_SHARE = 0.6  # the rest is halved: for the density, and for calibration
 _FEWEST_SAMPLES = 20
 _FEW_REFERENCE = 100  # fewer rows leave a covariance of dozens of layers mostly to shrinkage
@@ -50,7 +52,15 @@ _LARGEST = 1e150  # the squares of larger numbers, of which scales are made, are
 
 
 def fit(
-    *, train: str, out: str, model: str, alpha: float, size: list[int] | None, seed: int, **net: Any
+    *,
+    train: str,
+    out: str,
+    model: str,
+    alpha: float,
+    size: list[int] | None,
+    on_error: str,
+    seed: int,
+    **net: Any,
 ) -> None:
     """Train, calibrate and save a detector.
 
@@ -66,16 +76,19 @@ def fit(
         The false-positive rate.
     size : [H, W] or None
         Size of all images.
+    on_error : {"raise", "skip"}
+        What to do with image files that cannot be read.
     seed : int
         Seed of everything random.
     **net
         ``epochs``, ``batch_size``, ``lr`` and ``device`` of the training.
     """
-    destination = check_destination(out)
-    samples = read_samples(train, size=size)
+    destination = check_destination(out, train)
+    samples = read_samples(train, size=size, on_error=on_error)
     if not samples.are_images:
         _check_rows(samples.X)  # an error names a row of the file, before rows are shuffled
     module = _choose_module(model, samples)
+    _check_sides(module, samples, train)
     training, reference, calibration = _divide(samples.X, seed)
     say(
         f"{len(samples.names)} samples of shape {samples.X.shape[1:]}: {len(training)} train "
@@ -117,6 +130,22 @@ def _choose_module(model: str, samples: Samples) -> Any:
             f"--model {model} does not fit the data, which are {kind}; use --model auto"
         )
     return module
+
+
+def _check_sides(module: Any, samples: Samples, train: str) -> None:
+    """Refuse images whose height or width the module does not take."""
+    if module not in _SIDES:
+        return
+    least, factor = _SIDES[module]
+    sides = samples.shape[1:]
+    fitting = [max(math.ceil(side / factor) * factor, least) for side in sides]
+    if list(sides) != fitting:
+        multiples = f", in multiples of {factor}" if factor > 1 else ""
+        raise ValueError(
+            f"{module.__name__} takes images with a height and width from {least} on{multiples}; "
+            f"those in {train} have {sides[0]} x {sides[1]} pixels: resize them with --size "
+            f"{fitting[0]} {fitting[1]}, or take another --model"
+        )
 
 
 def _divide(X: Any, seed: int) -> tuple[Any, Any, Any]:

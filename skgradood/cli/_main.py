@@ -20,9 +20,12 @@ _DATA = (
     "or .parquet table of numbers"
 )
 _EXIT_ERROR, _EXIT_INTERRUPTED = 1, 130
-# What wrong input, missing files and missing packages raise; anything else is a bug and shows its
-# traceback.
-_EXPECTED_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError)
+# What wrong input, too much of it, missing files and missing packages raise; anything else is a bug
+# and shows its traceback.
+_EXPECTED_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
+# No count of ours comes near it, and larger ones do not fit into the integers of torch.
+_LARGEST_COUNT = 2**31 - 1
+_LARGEST_SEED = 2**32 - 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,7 +106,9 @@ def _add_demo(commands: Any) -> None:
         ),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--out", default="demo-output", metavar="DIR", help="where the figure goes")
+    parser.add_argument(
+        "--out", type=_path, default="demo-output", metavar="DIR", help="where the figure goes"
+    )
     parser.add_argument("--epochs", type=_positive, default=15, help="passes over the digits")
     _add_seed(parser)
 
@@ -120,7 +125,7 @@ def _add_fit(commands: Any) -> None:
     )
     parser.add_argument("train", metavar="TRAIN", help=f"in-distribution data: {_DATA}")
     parser.add_argument(
-        "--out", required=True, metavar="FILE", default=argparse.SUPPRESS,
+        "--out", type=_path, required=True, metavar="FILE", default=argparse.SUPPRESS,
         help="the detector, by convention *.skg",
     )  # fmt: skip
     parser.add_argument(
@@ -131,12 +136,13 @@ def _add_fit(commands: Any) -> None:
     )
     parser.add_argument("--epochs", type=_positive, default=20, help="passes over the data")
     parser.add_argument("--batch-size", type=_positive, default=64, help="samples a batch")
-    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
+    parser.add_argument("--lr", type=_rate, default=1e-3, help="learning rate")
     parser.add_argument(
         "--alpha", type=_share, default=0.05,
         help="the false-positive rate on fresh in-distribution data",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
+    _add_on_error(parser)
     _add_size(parser)
     _add_seed(parser)
 
@@ -151,7 +157,7 @@ def _add_score(commands: Any) -> None:
         ),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    _add_judging(parser, "the CSV file")
+    _add_judging(parser, "the CSV file; - writes it to standard output, and the rest to stderr")
 
 
 def _add_report(commands: Any) -> None:
@@ -175,15 +181,19 @@ def _add_judging(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument("detector", metavar="DETECTOR", help="a file written by 'skgradood fit'")
     parser.add_argument("data", metavar="DATA", help=_DATA)
     parser.add_argument(
-        "--out", required=True, metavar="FILE", default=argparse.SUPPRESS, help=output
+        "--out", type=_path, required=True, metavar="FILE", default=argparse.SUPPRESS, help=output
     )
+    _add_on_error(parser)
+    _add_size(parser)
+
+
+def _add_on_error(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
         help="what to do with image files that cannot be read",
     )
-    _add_size(parser)
 
 
 def _add_size(parser: argparse.ArgumentParser) -> None:
@@ -193,22 +203,46 @@ def _add_size(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_seed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
+    parser.add_argument("--seed", type=_seed, default=0, help="seed of everything random")
+
+
+def _path(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return text
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return int(text)
+    return _whole(text, 1, _LARGEST_COUNT)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0, _LARGEST_SEED)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    # Python refuses to read numbers of thousands of digits.
+    number = int(text) if text.isdecimal() and len(text) <= len(str(most)) else -1
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} to {most}")
+    return number
+
+
+def _rate(text: str) -> float:
+    return _between(text, 0, math.inf, "a positive number")
 
 
 def _share(text: str) -> float:
+    return _between(text, 0, 1, "a number between 0 and 1")
+
+
+def _between(text: str, low: float, high: float, expected: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number between 0 and 1")
+    if not low < number < high:
+        raise argparse.ArgumentTypeError(f"{text} is not {expected}")
     return number
 
 

@@ -30,9 +30,9 @@ def report(
     max_shown : int
         How many flagged samples to show at most.
     """
-    destination = check_destination(out)
+    destination = check_destination(out, detector, data)
     calibrated, samples = load_with_samples(detector, data, size=size, on_error=on_error)
-    title = f"{Path(data).name} judged by {Path(detector).name}"
+    title = f"{Path(data).resolve().name} judged by {Path(detector).name}"
     page = DetectionReport.from_detector(calibrated, samples.X, names=samples.names, title=title)
     page.save(destination, max_shown=max_shown)
     n_flagged, n = len(page.flagged_), len(samples.names)

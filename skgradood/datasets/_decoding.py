@@ -34,6 +34,7 @@ DECODING_ERRORS = (
 )  # fmt: skip
 _SIXTEEN_BIT = frozenset(("I", "I;16", "I;16L", "I;16B", "I;16N"))
 _GREY_MODES = _SIXTEEN_BIT | {"1", "L", "LA", "La"}
+_WHITE = 65535  # of 16 bits
 _ORIENTATION_TAG = 0x0112
 _TURNED = (5, 6, 7, 8)
 
@@ -99,16 +100,14 @@ def eight_bit(image: Any) -> Any:
     16-bit pixels are divided by 257 and rounded; transparent images are laid on white; palettes
     and CMYK become RGB.
     """
-    if image.mode in ("L", "RGB"):
+    if image.mode in ("1", "L", "RGB"):
         if "transparency" not in image.info:
-            return image
-        image = image.convert("LA" if image.mode == "L" else "RGBA")
+            return image if image.mode != "1" else image.convert("L")
+        image = image.convert("RGBA" if image.mode == "RGB" else "LA")
     if image.mode in _SIXTEEN_BIT:
         return _from_sixteen_bit(image)
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
-    if image.mode == "1":
-        return image.convert("L")
     if image.has_transparency_data:
         return _on_white(image)
     return image.convert("RGB")
@@ -117,8 +116,10 @@ def eight_bit(image: Any) -> Any:
 def _from_sixteen_bit(image: Any) -> Any:
     pillow = import_extra("PIL.Image", extra="codecs")
     values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
+    if values.min() < 0 or values.max() > _WHITE:
         raise ValueError("its pixels exceed 16 bits; save it with 8 or 16 bits")
+    if "transparency" in image.info:  # the one value that stands for no pixel
+        values = np.where(values == image.info["transparency"], _WHITE, values)
     return pillow.fromarray(((values + 128) // 257).astype(np.uint8))
 
 

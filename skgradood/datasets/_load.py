@@ -13,7 +13,7 @@ from sklearn.utils import Bunch
 from skgradood.datasets._arrays import load_npy, load_npz
 from skgradood.datasets._decoding import IMAGE_SUFFIXES, to_grid
 from skgradood.datasets._folder import load_files, load_folder
-from skgradood.datasets._tables import TABLE_SUFFIXES, load_table
+from skgradood.datasets._tables import TABLE_SUFFIXES, check_finite, load_table
 from skgradood.utils.optional import import_extra
 
 _ARRAY_READERS: dict[str, Callable[[Path], np.ndarray]] = {".npy": load_npy, ".npz": load_npz}
@@ -33,9 +33,9 @@ def load_images(
     Parameters
     ----------
     path : path-like
-        A folder, searched with its subfolders for image files (links to folders are not
-        followed); one image file; a ``.npy`` file; a ``.npz`` file (its array ``images``, else
-        ``X``, else its only array); a ``.csv`` or ``.parquet`` table.
+        A folder, searched with its subfolders for image files (hidden ones are ignored, links to
+        folders not followed); one image file; a ``.npy`` file; a ``.npz`` file (its array
+        ``images``, else ``X``, else its only array); a ``.csv`` or ``.parquet`` table.
     size : (H, W), optional
         Resize every image to it (bilinear on uint8). Without it the images must have one size.
     mode : {"auto", "grey", "rgb"}, default="auto"
@@ -43,7 +43,8 @@ def load_images(
         "auto" keeps grey if every image is grey, and is "rgb" otherwise (palette images count
         as colour).
     on_error : {"raise", "skip"}, default="raise"
-        Whether an image file that cannot be read is an error, or is left out with a warning.
+        Whether an image file or a folder that cannot be read is an error, or is left out: a file
+        with a warning.
 
     Returns
     -------
@@ -52,7 +53,9 @@ def load_images(
         (n, C, H, W)), numbers (n, d) for rows;
         ``names``: n paths relative to the folder, or row numbers as str;
         ``feature_names``: the columns of a table (rows only, else None);
-        ``skipped``: image files left out; ``n_ignored``: files that are no images.
+        ``skipped``: image files and folders left out; ``n_ignored``: files that are hidden, in a
+        hidden folder, or no images; ``n_links``: links to folders; ``notes``: what was decided
+        where a file can be read in two ways.
 
     Raises
     ------
@@ -60,7 +63,8 @@ def load_images(
         If there is nothing at ``path``.
     ValueError
         For broken files, mixed sizes without ``size``, images that are not on the grid 0...255,
-        columns that are not numeric, missing values; the file is named.
+        an array (H, W, 3) to be resized, columns that are not numeric, missing values; the file is
+        named.
     ImportError
         If Pillow (images) or pandas and pyarrow (tables) is missing.
 
@@ -69,6 +73,9 @@ def load_images(
     16-bit pixels are divided by 257 and rounded; transparent images are laid on white; CMYK and
     palettes become RGB; the orientation stored by a camera is applied; of several frames the first
     is read, with a warning.
+
+    A first line of a ``.csv`` file that holds numbers, with or without missing cells, is a row and
+    no header, unless they are 0, 1, ... d - 1, the names that pandas gives to columns.
     """
     path = Path(path)
     _check_options(size, mode, on_error)
@@ -82,10 +89,10 @@ def load_images(
             load_files([path], root=path.parent, size=size, mode=mode, on_error=on_error)
         )
     if suffix in TABLE_SUFFIXES:
-        rows, feature_names = load_table(path)
-        return _complete(Bunch(data=rows, feature_names=feature_names))
+        return _complete(load_table(path))
     if suffix in _ARRAY_READERS:
         array = _check_array(np.ascontiguousarray(_ARRAY_READERS[suffix](path)), path)
+        _refuse_one_picture(array, path, size)
         return _complete(Bunch(data=_conform(array, size=size, mode=mode)))
     raise ValueError(
         f"{path} has the ending {suffix!r}; expected a folder of images, an image file, or one of "
@@ -110,6 +117,8 @@ def _complete(bunch: Bunch) -> Bunch:
     bunch.setdefault("feature_names", None)
     bunch.setdefault("skipped", [])
     bunch.setdefault("n_ignored", 0)
+    bunch.setdefault("n_links", 0)
+    bunch.setdefault("notes", [])
     return bunch
 
 
@@ -120,7 +129,10 @@ def _check_array(array: np.ndarray, path: Path) -> np.ndarray:
             f"{path} holds an array of shape {array.shape}; expected rows (n, d), or images "
             "(n, H, W), (n, H, W, C) or (n, C, H, W)"
         )
-    if array.ndim == 2 or array.dtype == np.uint8:
+    if array.ndim == 2:
+        check_finite(array, range(array.shape[1]), path)
+        return array
+    if array.dtype == np.uint8:
         return array
     if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
         raise ValueError(
@@ -128,6 +140,19 @@ def _check_array(array: np.ndarray, path: Path) -> np.ndarray:
             "whole numbers 0...255 (uint8): map them to that grid and save them again"
         )
     return array.astype(np.uint8)
+
+
+def _refuse_one_picture(array: np.ndarray, path: Path, size: tuple[int, int] | None) -> None:
+    """Refuse (H, W, 3) that would be resized as H grey images of W x 3 pixels."""
+    if array.ndim != 3 or array.shape[2] not in (3, 4):
+        return
+    if size is None or tuple(size) == array.shape[1:]:
+        return
+    raise ValueError(
+        f"{path} holds an array of shape {array.shape}, which reads as {len(array)} grey images of "
+        f"{array.shape[1]} x {array.shape[2]} pixels; if it is one colour picture, save it with "
+        "shape (1, H, W, 3), else bring the images to their size before"
+    )
 
 
 def _conform(array: np.ndarray, *, size: tuple[int, int] | None, mode: str) -> np.ndarray:

@@ -218,7 +218,7 @@ class ConformalDetector(Detector):
         if _p_value(0, n) > self.alpha:
             warn_user(
                 f"with {n} calibration samples no p-value can be as small as alpha={self.alpha}, "
-                f"so nothing will ever be flagged; at least {int(np.ceil(1 / self.alpha)) - 1} "
+                f"so nothing will ever be flagged; at least {np.ceil(1 / self.alpha) - 1:.10g} "
                 "are needed."
             )
 

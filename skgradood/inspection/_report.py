@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from skgradood.detectors import ConformalDetector
 from skgradood.inspection._explanation import LayerEvidence, layer_evidence
 from skgradood.inspection._report_page import render
+from skgradood.utils.files import replacing
 from skgradood.utils.validation import check_samples
 
 # Samples whose layers are averaged over all that was flagged, the most outlying first.
@@ -154,7 +154,7 @@ class DetectionReport:
         return render(self, max_shown=max_shown)
 
     def save(self, path: str | os.PathLike[str], *, max_shown: int = 24) -> None:
-        """Write the page to a file.
+        """Write the page to a file, as a whole or not at all.
 
         Parameters
         ----------
@@ -163,4 +163,7 @@ class DetectionReport:
         max_shown : int, default=24
             As in `to_html`.
         """
-        Path(path).write_text(self.to_html(max_shown=max_shown), encoding="utf-8")
+        page = self.to_html(max_shown=max_shown)
+        with replacing(path) as stream:
+            # A name of a file may hold bytes that are no text.
+            stream.write(page.encode("utf-8", "backslashreplace"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import tqdm
@@ -15,7 +16,8 @@ class ProgressBar(Callback):
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Open the bar."""
         self.n_dimensions_ = X[0].numel()
-        self.bar_ = tqdm.tqdm(unit="batch", desc="training")
+        closed = sys.stderr is None  # by whoever started the process
+        self.bar_ = tqdm.tqdm(unit="batch", desc="training", disable=closed)
 
     def on_epoch_begin(
         self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any

@@ -199,6 +199,8 @@ class LikelihoodTrainer(NeuralNet):
     def train(self, X: Tensor, y: Tensor | None = None) -> LikelihoodTrainer:
         """Run the training loop; unlike skorch's own, an interruption is passed on.
 
+        After an error, too, what is written next begins on a line of its own.
+
         Parameters
         ----------
         X : Tensor of shape (n, ...)
@@ -208,11 +210,17 @@ class LikelihoodTrainer(NeuralNet):
         self.notify("on_train_begin", X=X, y=y)
         try:
             self.fit_loop(X, y)
-        except KeyboardInterrupt as interruption:
-            if not _is_early_stop(interruption):
+        except BaseException as error:
+            if not _is_early_stop(error):
+                self._close_progress_bar()
                 raise
         self.notify("on_train_end", X=X, y=y)
         return self
+
+    def _close_progress_bar(self) -> None:
+        for _, callback in self.callbacks_:
+            if isinstance(callback, ProgressBar):
+                callback.bar_.close()
 
     def resume(self, optimizer_state: dict[str, Any]) -> None:
         """Go on with an earlier optimizer's moments, under this net's own learning rate."""
@@ -240,9 +248,11 @@ class LikelihoodTrainer(NeuralNet):
         ]
 
 
-def _is_early_stop(interruption: KeyboardInterrupt) -> bool:
-    """Whether it was skorch's early stopping, which ends training in this way, that raised it."""
-    *_, (frame, _) = traceback.walk_tb(interruption.__traceback__)
+def _is_early_stop(error: BaseException) -> bool:
+    """Whether it was skorch's early stopping, which ends training by an interruption."""
+    if not isinstance(error, KeyboardInterrupt):
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return frame.f_code is EarlyStopping.on_epoch_end.__code__
 
 

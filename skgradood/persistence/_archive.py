@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import secrets
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from skgradood.datasets.npy_format import read_npy
+from skgradood.utils.files import replacing
 
 MANIFEST = "manifest.json"
 _MEMBER = re.compile(r"manifest\.json|arrays/[0-9]{1,6}\.npy")
@@ -26,21 +25,12 @@ _DAMAGED_MEMBER = (*_DAMAGE, OSError)
 
 
 def write_archive(path: Path, manifest: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
-    """Write the archive beside its destination, then put it in place in one step."""
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}.part")
-    try:
-        with temporary.open("xb") as stream:
-            with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr(MANIFEST, json.dumps(manifest, indent=1, allow_nan=False))
-                for index, array in enumerate(arrays):
-                    with archive.open(_array_name(index), "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, array, allow_pickle=False)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Write the archive as a whole, or not at all."""
+    with replacing(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(MANIFEST, json.dumps(manifest, indent=1, allow_nan=False))
+        for index, array in enumerate(arrays):
+            with archive.open(_array_name(index), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 class ArchiveReader:

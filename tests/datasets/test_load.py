@@ -1,11 +1,11 @@
 """Loading images and rows from folders and files, and refusing what is broken."""
 
 import io
+import os
 import struct
 import zipfile
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
@@ -38,6 +38,56 @@ def test_folder_is_read_recursively_in_sorted_order(tmp_path):
     assert loaded.n_ignored == 2
     assert loaded.feature_names is None
     assert loaded.skipped == []
+
+
+def test_hidden_folders_are_ignored(tmp_path):
+    root = tmp_path / ".data"  # the user names it: it may be hidden itself
+    for name in ("a.png", "sub/b.png", ".thumbs/t.png", "sub/.cache/deep/t.png", ".own.png"):
+        save(root / name, ramp())
+    loaded = load_images(root)
+    assert loaded.names == ["a.png", "sub/b.png"]
+    assert loaded.n_ignored == 3
+
+
+def test_links_to_folders_are_counted(tmp_path):
+    save(tmp_path / "elsewhere" / "b.png", ramp())
+    (tmp_path / "root").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "root" / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(
+        ValueError, match=r"no image files \(0 other .*; 2 links to folders were no"
+    ):
+        load_images(tmp_path / "root")
+    save(tmp_path / "root" / "a.png", ramp())
+    loaded = load_images(tmp_path / "root")
+    assert (loaded.names, loaded.n_links, loaded.n_ignored) == (["a.png"], 2, 0)
+
+
+def test_a_folder_that_may_not_be_read_is_not_passed_over_in_silence(tmp_path, monkeypatch):
+    for name in ("a.png", "secret/b.png", ".hidden/c.png"):
+        save(tmp_path / name, ramp())
+    scan = os.scandir
+
+    def guarded(folder):
+        if os.path.basename(folder) in ("secret", ".hidden"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(PermissionError, match="secret"):
+        load_images(tmp_path)
+    loaded = load_images(tmp_path, on_error="skip")
+    assert (loaded.names, loaded.skipped) == (["a.png"], ["secret"])
+
+
+def test_messages_name_files_by_their_way_from_the_folder(tmp_path):
+    save(tmp_path / "a" / "x.png", ramp(4, 6))
+    save(tmp_path / "b" / "x.png", ramp(5, 7))
+    with pytest.raises(ValueError, match=r"a/x.png has 4 x 6 .*b/x.png has 5 x 7"):
+        load_images(tmp_path)
+    (tmp_path / "b" / "x.png").write_bytes(b"no image")
+    with pytest.warns(UserWarning, match=r"skipped, among them b/x\.png"):
+        load_images(tmp_path, on_error="skip")
 
 
 def test_colour_folder_and_luma(tmp_path):
@@ -233,6 +283,23 @@ def test_size_and_mode_of_arrays(tmp_path, layout):
     assert load_images(tmp_path / "images.npy", size=(8, 8)).data.shape == (2, 8, 8, 3)
 
 
+def test_a_missing_number_in_an_array_is_named(tmp_path):
+    rows = ramp(5, 3).astype(float)
+    rows[3, 1] = np.nan
+    np.save(tmp_path / "rows.npy", rows)
+    with pytest.raises(ValueError, match=r"rows.npy has 1 missing .* data row 3, column 1"):
+        load_images(tmp_path / "rows.npy")
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_one_colour_picture_is_not_resized_as_many_grey_ones(tmp_path, channels):
+    np.save(tmp_path / "one.npy", ramp(10, 12, channels))
+    with pytest.raises(ValueError, match=r"one.npy .*10 grey images of 12 x .*\(1, H, W, 3\)"):
+        load_images(tmp_path / "one.npy", size=(8, 8))
+    same = load_images(tmp_path / "one.npy", size=(12, channels)).data
+    np.testing.assert_array_equal(same, ramp(10, 12, channels))
+
+
 def test_wrong_dimensions(tmp_path):
     np.save(tmp_path / "line.npy", np.zeros(4))
     with pytest.raises(ValueError, match=r"line.npy .*shape \(4,\)"):
@@ -288,78 +355,3 @@ def test_damaged_npz_member(tmp_path):
     (tmp_path / "flipped.npz").write_bytes(content)
     with pytest.raises(ValueError, match="flipped"):
         load_images(tmp_path / "flipped.npz")
-
-
-# --- tables ----------------------------------------------------------------------------------
-
-
-def write_table(frame, path):
-    frame.to_parquet(path) if path.suffix == ".parquet" else frame.to_csv(path, index=False)
-
-
-@pytest.fixture
-def frame():
-    return pd.DataFrame({"height": [1.5, 2.5, -3.0], "count": [1, 2, 3]})
-
-
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_tables(tmp_path, frame, ending):
-    path = tmp_path / f"rows.{ending}"
-    write_table(frame, path)
-    loaded = load_images(path)
-    np.testing.assert_array_equal(loaded.data, [[1.5, 1], [2.5, 2], [-3, 3]])
-    assert loaded.data.dtype == np.float64
-    assert loaded.feature_names == ["height", "count"]
-    assert loaded.names == ["0", "1", "2"]
-
-
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_columns_that_are_not_numeric_are_named(tmp_path, frame, ending):
-    frame["city"], frame["when"] = ["a", "b", "c"], ["x", "y", "z"]
-    path = tmp_path / f"rows.{ending}"
-    write_table(frame, path)
-    with pytest.raises(ValueError, match=rf"rows.{ending} .*not numeric: city, when"):
-        load_images(path)
-
-
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_missing_values_are_named(tmp_path, frame, ending):
-    frame.loc[1, "height"] = np.nan
-    path = tmp_path / f"rows.{ending}"
-    write_table(frame, path)
-    with pytest.raises(ValueError, match=r"1 missing .* data row 1, column 'height'"):
-        load_images(path)
-
-
-@pytest.mark.parametrize("line", ["1,1", "1.0,1.0", '"1.00","1.00"'])
-def test_a_csv_without_header_loses_no_row(tmp_path, line):
-    """Not even one that repeats a number, which pandas would rename as a column ("1.0.1")."""
-    (tmp_path / "bare.csv").write_text(f"{line}\n3,4\n")
-    loaded = load_images(tmp_path / "bare.csv")
-    np.testing.assert_array_equal(loaded.data, [[1, 1], [3, 4]])
-    assert loaded.feature_names == ["column_0", "column_1"]
-
-
-def test_a_saved_row_index_is_no_feature(tmp_path, frame):
-    frame.to_csv(tmp_path / "index.csv")
-    with pytest.raises(ValueError, match="columns without a name"):
-        load_images(tmp_path / "index.csv")
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("empty.csv", b""),
-        ("header.csv", b"a,b\n"),
-        ("ragged.csv", b"a,b\n1,2\n1,2,3\n"),
-        # More values than names, of which pandas makes an index, and loses the first column.
-        ("unnamed.csv", b"a,b\n1,2,3\n4,5,6\n"),
-        ("trailing.csv", b"a,b\n1,2,\n3,4,\n"),
-        ("binary.csv", b"a,b\n\xff\xfe,2\n"),
-        ("no.parquet", b"PAR1 no table PAR1"),
-    ],
-)
-def test_broken_tables_are_named(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=name):
-        load_images(tmp_path / name)

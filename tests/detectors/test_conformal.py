@@ -252,6 +252,13 @@ def test_too_few_calibration_samples_are_announced():
         ConformalDetector(FirstColumn().fit(X), calibration="prefit").fit(X[:19])
 
 
+@pytest.mark.parametrize(("alpha", "told"), [(1e-7, "9999999"), (1e-300, r"1e\+300")])
+def test_how_many_calibration_samples_are_needed_is_told_in_short(alpha, told):
+    detector = ConformalDetector(FirstColumn().fit(X), alpha=alpha, calibration="prefit")
+    with pytest.warns(UserWarning, match=f"at least {told} are needed"):
+        detector.fit(X)
+
+
 def test_one_sample_cannot_be_split():
     with pytest.raises(ValueError, match=r"at least 2 samples; got n_samples=1.*prefit"):
         ConformalDetector(FirstColumn()).fit(X[:1])

@@ -236,6 +236,25 @@ def test_the_page_tells_the_flagged_samples(report, tmp_path):
     assert f"mean {z[0]:+.1f}" in text.replace("\xa0", " ")
 
 
+def test_a_page_that_cannot_be_written_leaves_the_old_one(report, tmp_path, monkeypatch):
+    (tmp_path / "report.html").write_text("old")
+
+    def fail(descriptor):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="no space"):
+        report.save(tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text() == "old"
+
+
+def test_a_name_that_is_no_text_is_escaped(detector, judged, tmp_path):
+    names = [b"\xe9t\xe9.png".decode("utf-8", "surrogateescape")] * 12
+    report = DetectionReport.from_detector(detector, judged, names=names)
+    report.save(tmp_path / "report.html")
+    assert r"\udce9t\udce9.png" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_pictures_are_the_samples(report, judged):
     html = report.to_html()
     shown = [

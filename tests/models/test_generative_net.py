@@ -338,6 +338,21 @@ def test_progress_is_shown_when_asked_for(X, capsys):
     assert "train_loss" in capsys.readouterr().out
 
 
+def test_an_error_in_training_is_told_on_a_line_of_its_own(X, capsys):
+    net = GenerativeNet(DiagonalGaussian, lr=1e30, max_epochs=9, optimizer="sgd", verbose=1)
+    with pytest.raises(RuntimeError) as caught:
+        net.fit(X)
+    told = capsys.readouterr().err
+    assert "diverged" in str(caught.value)  # kept until here, and what it refers to with it
+    assert "epoch" in told
+    assert told.endswith("\n")
+
+
+def test_progress_is_not_shown_where_stderr_is_closed(X, monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    GenerativeNet(DiagonalGaussian, max_epochs=1, verbose=1).fit(X)
+
+
 def test_a_device_that_is_not_there_is_named(X, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="device='cuda' was asked for, but CUDA is not available"):

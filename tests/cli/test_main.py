@@ -1,6 +1,5 @@
 """The command line, called in this process with tiny data."""
 
-import csv
 import re
 import subprocess
 import sys
@@ -13,53 +12,8 @@ from sklearn.utils import Bunch
 
 import skgradood
 from skgradood.cli import main
-from skgradood.datasets import load_digits_ood
 from skgradood.persistence import load
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load_digits_ood(random_state=0)
-
-
-@pytest.fixture(scope="module")
-def image_detector(digits, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    np.savez(folder / "train.npz", images=digits.train[:300])
-    arguments = ["fit", str(folder / "train.npz"), "--out", str(folder / "det.skg")]
-    assert main([*arguments, "--epochs", "1"]) == 0
-    return folder / "det.skg"
-
-
-@pytest.fixture(scope="module")
-def table():
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3)) * [1, 100, 0.01]
-    return pd.DataFrame(rows, columns=["a", "b", "c"])
-
-
-@pytest.fixture(scope="module")
-def table_detector(table, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rows")
-    table.to_csv(folder / "train.csv", index=False)
-    arguments = ["fit", str(folder / "train.csv"), "--out", str(folder / "det.skg")]
-    assert main([*arguments, "--epochs", "2", "--alpha", "0.1"]) == 0
-    return folder / "det.skg"
-
-
-def read_csv(path):
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def assert_one_line_error(capsys, *parts):
-    captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if line.startswith("skgradood: error: ")]
-    assert len(lines) == 1, captured.err
-    assert "Traceback" not in captured.err
-    for part in parts:
-        assert part in lines[0]
-
+from tests.cli.told import assert_one_line_error, read_csv
 
 # --- fit and score ---------------------------------------------------------------------------
 
@@ -261,6 +215,16 @@ def test_errors_are_one_line(arguments, parts, tmp_path, monkeypatch, capsys):
         ["fit", "data", "--out", "x.skg", "--epochs", "many"],
         ["fit", "data", "--out", "x.skg", "--alpha", "1.5"],
         ["fit", "data", "--out", "x.skg", "--alpha", "few"],
+        ["fit", "data", "--out", "x.skg", "--seed", "-1"],
+        ["fit", "data", "--out", "x.skg", "--seed", str(2**32)],
+        ["fit", "data", "--out", "x.skg", "--batch-size", "1e20"],
+        ["fit", "data", "--out", "x.skg", "--batch-size", str(10**20)],
+        ["fit", "data", "--out", "x.skg", "--epochs", "9" * 5000],
+        ["fit", "data", "--out", "x.skg", "--lr", "-1"],
+        ["fit", "data", "--out", "x.skg", "--lr", "nan"],
+        ["fit", "data", "--out", ""],
+        ["score", "det.skg", "data", "--out", ""],
+        ["demo", "--out", ""],
         ["score", "det.skg"],
         ["report", "det.skg", "data", "--out", "x.html", "--max-shown", "0"],
     ],
@@ -279,7 +243,7 @@ def test_a_missing_value_is_named_by_its_row_in_the_file(table, tmp_path, capsys
     rows[123, 1] = np.nan
     np.save(tmp_path / "rows.npy", rows)
     assert main(["fit", str(tmp_path / "rows.npy"), "--out", str(tmp_path / "x.skg")]) == 1
-    assert_one_line_error(capsys, "row 123 is the first")
+    assert_one_line_error(capsys, "rows.npy has 1 missing", "data row 123, column 1")
 
 
 def test_what_is_too_large_to_be_standardised_is_named(table, tmp_path, capsys):
@@ -300,6 +264,26 @@ def test_where_the_result_cannot_go_is_known_before_the_data_are_read(
 ):
     assert main([*command, "nosuchdata", "--out", str(tmp_path / out)]) == 1
     assert_one_line_error(capsys, told, str(tmp_path / out))
+
+
+@pytest.mark.parametrize("told", [[], ["Unable to allocate 9 TiB"]])
+def test_images_that_do_not_fit_into_memory(told, monkeypatch, tmp_path, capsys):
+    def fill(*path, **options):
+        raise MemoryError(*told)
+
+    monkeypatch.setattr("skgradood.cli._data.load_images", fill)
+    assert main(["fit", "photos", "--out", str(tmp_path / "x.skg")]) == 1
+    what = "photos does not fit into memory" + "".join(f" ({text})" for text in told)
+    assert_one_line_error(capsys, f"{what}; give fewer files", "--size H W")
+
+
+def test_no_memory_is_no_traceback(monkeypatch, capsys):
+    def fill(**options):
+        raise MemoryError
+
+    monkeypatch.setattr("skgradood.cli._demo.demo", fill)
+    assert main(["demo"]) == 1
+    assert_one_line_error(capsys, "MemoryError")
 
 
 def test_an_interruption_is_no_traceback(monkeypatch, capsys):
