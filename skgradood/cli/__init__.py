@@ -1,4 +1,4 @@
-"""The command ``skgradood``: demo, fit, score."""
+"""The command ``skgradood``: demo, fit, score, report."""
 
 from skgradood.cli._main import main
 
