@@ -24,6 +24,11 @@ def gaussian_log_prob(X, mean, scale):
     return scipy.stats.norm(mean, scale).logpdf(X).sum(axis=1)
 
 
+def never_trained(*args, **options):
+    """The module of a net whose training would be the mistake."""
+    raise AssertionError("a model was to be trained")
+
+
 class Given(nn.Module):
     """Rows of a first column that is the log-likelihood itself; some values stand for others."""
 

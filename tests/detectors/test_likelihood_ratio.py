@@ -28,7 +28,13 @@ from skgradood.model_selection import InlierKFold, outlier_scorer
 from skgradood.models import VAE, DiagonalGaussian, Glow, PixelDifferenceModel
 from skgradood.persistence import load, save
 from skgradood.utils import make_groups
-from tests.detectors.likelihoods import Given, PixelTable, gaussian, gaussian_log_prob
+from tests.detectors.likelihoods import (
+    Given,
+    PixelTable,
+    gaussian,
+    gaussian_log_prob,
+    never_trained,
+)
 
 MEAN, SCALE = [0.5, -1.0], [1.0, 2.0]
 WIDE_MEAN, WIDE_SCALE = [0.0, 0.0], [4.0, 3.0]
@@ -57,14 +63,8 @@ def flow(**options):
 
 
 def net_of_images():
-    return GenerativeNet(
-        VAE,
-        module__width=4,
-        module__latent_dim=2,
-        module__input_shape=(1, 8, 8),
-        max_epochs=1,
-        random_state=0,
-    )
+    shape = {"module__input_shape": (1, 8, 8), "module__width": 4, "module__latent_dim": 2}
+    return GenerativeNet(VAE, max_epochs=1, random_state=0, **shape)
 
 
 # --- two models ------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_densities_that_are_no_background(images, rows):
     ],
 )
 def test_a_wrong_background_is_named_before_a_model_is_trained(background, error, message, rows):
-    net = GenerativeNet(DiagonalGaussian, max_epochs=10**6)
+    net = GenerativeNet(never_trained)
     with pytest.raises(error, match=message):
         LikelihoodRatioDetector(net, background).fit(rows)
 

@@ -13,10 +13,10 @@ from skgradood import GenerativeNet, WaicDetector
 from skgradood.models import DiagonalGaussian, RealNVP
 from skgradood.persistence import load, save
 from skgradood.utils import make_groups
-from tests.detectors.likelihoods import Given, gaussian, gaussian_log_prob
+from tests.detectors.likelihoods import Given, gaussian, gaussian_log_prob, never_trained
 
 MOMENTS = [([0.0, 0.0], [1.0, 1.0]), ([0.5, 0.0], [1.2, 1.0]), ([0.0, -1.0], [1.0, 0.8])]
-UNTRAINED = GenerativeNet(DiagonalGaussian, max_epochs=10**6)
+UNTRAINED = GenerativeNet(never_trained)
 
 
 @pytest.fixture
