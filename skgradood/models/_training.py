@@ -215,7 +215,14 @@ class LikelihoodTrainer(NeuralNet):
                 self._close_progress_bar()
                 raise
         self.notify("on_train_end", X=X, y=y)
+        self._check_finite()
         return self
+
+    def _check_finite(self) -> None:
+        """Of the last step no further loss tells what it led to."""
+        for name, parameter in self.module_.named_parameters():
+            if not parameter.isfinite().all():
+                raise self.diverged(f"{name} was not finite after the last step")
 
     def _close_progress_bar(self) -> None:
         for _, callback in self.callbacks_:

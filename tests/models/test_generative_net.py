@@ -191,6 +191,21 @@ def test_divergence_names_the_epoch_and_remedies(X):
         net.score_samples(X)
 
 
+class DivergingAtLast(DiagonalGaussian):
+    """Has a gradient of NaN where the loss is still a number."""
+
+    def log_prob(self, X):
+        values = super().log_prob(X)
+        if values.requires_grad:
+            values.register_hook(lambda gradient: gradient * torch.nan)
+        return values
+
+
+def test_a_last_step_that_diverges_is_no_fit(X):
+    with pytest.raises(RuntimeError, match=r"diverged: mean was not finite after the last step"):
+        GenerativeNet(DivergingAtLast, max_epochs=1, batch_size=len(X)).fit(X)
+
+
 def test_handed_on_parameters_round_trip(X):
     net = small_vae(optimizer="sgd", optimizer__momentum=0.5, iterator_train__shuffle=False)
     copy = clone(net)
