@@ -304,9 +304,9 @@ CASES: dict[str, Case] = {
     ),
     "hooked_broadcast": _case(lambda: hard_modules.HookedBroadcast(5), (4, 5)),
     "complex_linear_over_positions": _case(
-        lambda: hard_modules.ComplexMap(4, polar=False), (3, 5, 4)
+        lambda: hard_modules.ComplexMap(4, by_product=False), (3, 5, 4)
     ),
-    "complex_linear_of_rows": _case(lambda: hard_modules.ComplexMap(4, polar=True), (7, 4)),
+    "complex_linear_of_rows": _case(lambda: hard_modules.ComplexMap(4, by_product=True), (7, 4)),
     "nearest_code_looked_up": _case(
         lambda: selecting_modules.NearestCode(4, by="look-up"), (5, 4)
     ),

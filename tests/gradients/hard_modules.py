@@ -103,17 +103,14 @@ class HookedBroadcast(nn.Module):
 class ComplexMap(nn.Module):
     """A linear map of complex numbers over positions, or of rows, from real parameters."""
 
-    def __init__(self, d: int, *, polar: bool) -> None:
+    def __init__(self, d: int, *, by_product: bool) -> None:
         super().__init__()
-        self.first, self.second = nn.Parameter(torch.ones(3, d)), nn.Parameter(torch.ones(3, d))
-        self.polar = polar
+        self.real, self.imaginary = nn.Parameter(torch.ones(3, d)), nn.Parameter(torch.ones(3, d))
+        self.by_product = by_product
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.complex(x, x.cos())
-        if self.polar:
-            y = x @ torch.polar(self.first, self.second).mT
-        else:
-            y = nn.functional.linear(x, torch.complex(self.first, self.second))
+        x, weight = torch.complex(x, x.cos()), torch.complex(self.real, self.imaginary)
+        y = x @ weight.mT if self.by_product else nn.functional.linear(x, weight)
         return torch.view_as_real(y).flatten(1)
 
 

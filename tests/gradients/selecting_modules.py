@@ -51,5 +51,5 @@ class Binned(nn.Module):
         self.linear, self.embedding = nn.Linear(d, d), nn.Embedding(4, d)
 
     def forward(self, x: Tensor) -> Tensor:
-        bins = torch.as_tensor(np.digitize(x[:, 0].numpy(), [-1.0, 0.0, 1.0]))
-        return self.linear(x) + self.embedding(bins)
+        bins = np.digitize(x[:, 0].cpu().numpy(), [-1.0, 0.0, 1.0])
+        return self.linear(x) + self.embedding(torch.as_tensor(bins, device=x.device))
