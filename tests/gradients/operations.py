@@ -113,6 +113,7 @@ def _triangular(p: SimpleNamespace, x: Tensor) -> Tensor:
 
 W = {"w": (4,)}
 MATRIX = {"w": (4, 4)}
+VECTOR = {"v": (4,)}
 
 USES: dict[str, Use] = {
     # Products.
@@ -186,6 +187,8 @@ USES: dict[str, Use] = {
     "cosine_similarity_default_dim": Use(lambda p, x: F.cosine_similarity(x, p.w), {"w": (1, 4)}),
     "pairwise_distance": Use(lambda p, x: F.pairwise_distance(x, p.w), W),
     # Tables.
+    "larger_of_two": Use(lambda p, x: torch.max(x, p.w[0]) + torch.min(p.v, x), MATRIX | VECTOR),
+    "linear_to_a_number": Use(lambda p, x: F.linear(x, p.v).tanh(), VECTOR),
     "table_a_column": Use(
         lambda p, x: p.w.log_softmax(1)[torch.arange(4, device=x.device), x.long() % 4], MATRIX,
         looks=True,

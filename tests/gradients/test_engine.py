@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from skgradood.gradients import (
@@ -347,10 +348,12 @@ class AsManyAsVmapSays(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.root, self.least = nn.Parameter(torch.eye(4) + 0.1), nn.Parameter(torch.zeros(4))
+        self.root, self.added = nn.Parameter(torch.eye(4) + 0.1), nn.Parameter(torch.zeros(4))
 
     def log_prob(self, X):
-        y = torch.max(X, self.least)
+        field = self.added.reshape(1, 1, 2, 2).expand(len(X), 1, 2, 2)
+        found = F.grid_sample(field, X.reshape(-1, 1, 2, 2), align_corners=False)
+        y = X + found.flatten(1).sum(1, keepdim=True)
         return -(torch.linalg.solve(self.root @ self.root.mT, y[..., None])[..., 0] * y).sum(1)
 
 

@@ -94,8 +94,9 @@ def prelu(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> T
         return torch.where(positive, x, other)
 
 
-# The tensors broadcast, but an element of the result depends on more than one of each.
+# The tensors broadcast; of most, an element of the result depends on more than one of each.
 _BROADCASTING = spellings(
+    *("max", "min", "ldexp"),  # of two tensors
     *("cosine_similarity", "pairwise_distance", "cross", "vecdot", "kl_div"),
     *("binary_cross_entropy", "binary_cross_entropy_with_logits", "poisson_nll_loss"),
 )

@@ -35,17 +35,15 @@ def apply_linear(
 def linear(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
     """``F.linear(input, weight, bias=None)``."""
     x, weight, bias = bound(("input", "weight", "bias"), args, kwargs)
-    if mode.is_data(weight) or not mode.is_data(x):
-        # A weight made from data is a matrix product of data, with the bias added.
+    if weight.ndim == 1 or mode.is_data(weight) or not mode.is_data(x):
+        # A vector, and a weight made from data, make a product with the bias added.
         with mode:
-            product = x @ weight.mT
+            product = x @ (weight if weight.ndim == 1 else weight.mT)
             return product if bias is None else product + bias
     if bias is not None and (mode.is_data(bias) or bias.shape != weight.shape[:1]):
         with mode:
             return function(x, weight) + bias
     bias_operand = None if bias is None else mode.operand(bias)
-    if weight.ndim == 1:
-        raise StrategyRefused("linear with a one-dimensional weight")
     return apply_linear(mode, x, mode.operand(weight), bias_operand)
 
 
