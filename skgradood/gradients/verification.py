@@ -37,6 +37,7 @@ class Probe:
     def __init__(self, module: nn.Module, rows: list[int]) -> None:
         self.rows = rows
         self.names = list(trainable_parameters(module))
+        self._columns = {name: column for column, name in enumerate(self.names)}
         self._norms = SquaredNorms(layer_layout(module))
 
     def begin(self, n: int, device: torch.device) -> None:
@@ -45,7 +46,7 @@ class Probe:
 
     def update(self, gradient: LayerGradient) -> None:
         self._norms.update(gradient)
-        column = self.names.index(gradient.name)
+        column = self._columns[gradient.name]
         for k, row in enumerate(self.rows):
             place = row - gradient.start
             if 0 <= place < gradient.n:

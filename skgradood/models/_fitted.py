@@ -41,12 +41,12 @@ class LikelihoodModel:
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(vars(self))
-        if _module_of(self.estimator) is self.module:
+        if module_of(self.estimator) is self.module:
             del state["module"]  # it comes with the estimator, and stays the estimator's own
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update({"module": _module_of(state["estimator"])} | state)
+        vars(self).update({"module": module_of(state["estimator"])} | state)
 
     @property
     def device(self) -> torch.device:
@@ -97,8 +97,9 @@ class LikelihoodModel:
         return torch.from_numpy(drawn)
 
 
-def _module_of(estimator: GenerativeNet | nn.Module) -> nn.Module:
-    return estimator if isinstance(estimator, nn.Module) else estimator.module_
+def module_of(estimator: GenerativeNet | nn.Module) -> nn.Module:
+    """The module of a fitted estimator, or the module itself."""
+    return estimator.module_ if isinstance(estimator, GenerativeNet) else estimator
 
 
 def fit_likelihood(

@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import OneClassSVM
 
 from skgradood.models import GenerativeNet
-from skgradood.models._fitted import LikelihoodModel
+from skgradood.models._fitted import LikelihoodModel, module_of
 from skgradood.models._state import TRAINING_OPTIONS, ModuleRecipe
 from skgradood.persistence._fisher import FISHER_CLASSES, export_part, restore_part
 from skgradood.persistence._sklearn import (
@@ -70,8 +70,7 @@ def _export_likelihood(likelihood: LikelihoodModel) -> dict[str, Any]:
 
 def _restore_likelihood(likelihood: LikelihoodModel, state: dict[str, Any]) -> None:
     # The module is the estimator's own, not a copy of it.
-    estimator = state["estimator"]
-    module = estimator.module_ if isinstance(estimator, GenerativeNet) else estimator
+    module = module_of(state["estimator"])
     if not isinstance(module, torch.nn.Module):
         raise ValueError(f"a likelihood model holds {type(module).__name__} as its module")
     vars(likelihood).update(state, module=module)
