@@ -30,7 +30,12 @@ from skgradood.gradients.precision import check_autocast
 from skgradood.gradients.reducers import Both, Reducer
 from skgradood.gradients.state import evaluation_state, isolated_rng
 from skgradood.gradients.strategy import Strategy
-from skgradood.gradients.verification import Probe, find_disagreement
+from skgradood.gradients.verification import (
+    Disagreement,
+    Probe,
+    find_differing_value,
+    find_disagreement,
+)
 
 STRATEGIES = {strategy.name: strategy for strategy in (CaptureStrategy, FuncStrategy, LoopStrategy)}
 ENGINES = ("auto", *STRATEGIES)
@@ -38,6 +43,8 @@ ENGINES = ("auto", *STRATEGIES)
 
 _LOGGER = logging.getLogger("skgradood.gradients")
 _UNMEASURED_BATCH = 16
+# Its multiples come near every place between two whole numbers.
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 class GradientEngine:
@@ -55,7 +62,8 @@ class GradientEngine:
         Rows a pass; "auto" chooses by the memory that a row needs and the device has. Halved when
         memory runs out.
     verify : bool, default=True
-        Compare two rows of the first batch with the loop.
+        Compare two rows of the first batch with the loop; where a model looks up places that
+        depend on several rows, as mixtures of experts do, two rows' values in every batch.
     device : str, torch.device or None, default=None
         Where to compute; None means where the module is. A copy of the module is made for
         another device.
@@ -110,6 +118,7 @@ class GradientEngine:
         names = list(STRATEGIES) if engine == "auto" else [engine]
         self._ladder = [STRATEGIES[name](self.module, self.log_likelihood) for name in names]
         self._verified = False
+        self._n_looks = 0
 
     @property
     def strategy(self) -> str:
@@ -202,23 +211,33 @@ class GradientEngine:
         """Run one strategy, and verify it on its first batch; commit only what holds."""
         if len(batch) == 1:
             strategy = LoopStrategy(self.module, self.log_likelihood)
-        verifying = self.verify and not self._verified and not isinstance(strategy, LoopStrategy)
-        if not verifying:
+        if not self.verify or isinstance(strategy, LoopStrategy):
+            reducer.begin(len(batch), batch.device)
+            values, disagreement = strategy.run(batch, reducer), None
+        elif self._verified:
             reducer.begin(len(batch), batch.device)
             values = strategy.run(batch, reducer)
+            disagreement = self._look_again(batch, values) if strategy.is_unsure else None
         else:
             probe = Probe(self.module, sorted({0, len(batch) - 1}))
             receiver = Both(reducer, probe)
             receiver.begin(len(batch), batch.device)
             values = strategy.run(batch, receiver)
             disagreement = find_disagreement(self.module, self.log_likelihood, batch, probe, values)
-            if disagreement is not None:
-                raise StrategyRefused(
-                    f"its results are not those of single samples ({disagreement}); does the "
-                    "model couple the rows of a batch?"
-                )
+        if disagreement is not None:
+            raise StrategyRefused(
+                f"its results are not those of single samples ({disagreement}); does the model "
+                "couple the rows of a batch?"
+            )
         reducer.commit()
         return values
+
+    def _look_again(self, batch: Tensor, values: Tensor) -> Disagreement | None:
+        """Verify the values of two rows: the last one, and one elsewhere in every batch."""
+        self._n_looks += 1
+        other = int(len(batch) * (self._n_looks * _GOLDEN_RATIO % 1))
+        rows = sorted({other, len(batch) - 1})
+        return find_differing_value(self.module, self.log_likelihood, batch, rows, values)
 
 
 def _check_options(module: Any, engine: str, batch_size: int | str) -> None:

@@ -69,10 +69,7 @@ class LayerGradient:
         found = tied_norms(self.contributions)
         if found is None:
             return torch.cat([sum_of_squares(block) for _, block in self.blocks()])
-        norms, trusted = found
-        for row in (~trusted).nonzero()[:, 0].tolist():
-            norms[row] = sum_of_squares(self.dense(slice(row, row + 1)))[0]
-        return norms
+        return _formed_where_distrusted(self, *found)
 
     def dense(self, rows: slice = slice(None)) -> Tensor:
         """Gradients of the samples in ``rows``, ``(m, *shape)``; uses sum before anything else."""
@@ -143,14 +140,25 @@ class LayerGradient:
             yield rows, self.dense(rows)
 
 
+def _formed_where_distrusted(
+    gradient: LayerGradient, norms: Tensor, trusted: Tensor
+) -> Tensor:
+    """Replace norms whose terms cancelled by those of the gradients themselves."""
+    for row in (~trusted).nonzero()[:, 0].tolist():
+        norms[row] = sum_of_squares(gradient.dense(slice(row, row + 1)))[0]
+    return norms
+
+
 def _converted(contribution: Contribution, dtype: torch.dtype) -> Contribution:
     """The same in a precision, where it is kept in half of it."""
-    changed: dict[str, Tensor | Contribution] = {}
+    changed: dict[str, Tensor | Contribution | list] = {}
     for name, value in vars(contribution).items():
         if isinstance(value, Tensor) and is_half(value):
             changed[name] = value.to(dtype)
         elif isinstance(value, Contribution):
             changed[name] = _converted(value, dtype)
+        elif isinstance(value, list) and isinstance(value[0], Contribution):
+            changed[name] = [_converted(part, dtype) for part in value]
     if all(changed[name] is getattr(contribution, name) for name in changed):
         return contribution
     converted = copy.copy(contribution)

@@ -31,6 +31,11 @@ class LoopStrategy(Strategy):
             emit_row(parameters, gradients, i, reducer)
         return torch.cat(values)
 
+    def values(self, X: Tensor) -> Tensor:
+        """Log-likelihoods of rows alone, (n,) in nats, without gradients."""
+        seeds = self.log_likelihood.row_seeds(X)
+        return torch.cat([self._run_row(X[i : i + 1], seed, [])[0] for i, seed in enumerate(seeds)])
+
     def _run_row(
         self, x: Tensor, seed: int, parameters: list[nn.Parameter]
     ) -> tuple[Tensor, Sequence[Tensor | None]]:
@@ -40,7 +45,7 @@ class LoopStrategy(Strategy):
         with isolated_rng(seed), torch.enable_grad():
             value = self.log_likelihood(self.module, x, generator)
             gradients: Sequence[Tensor | None] = [None] * len(parameters)
-            if is_differentiable(value, self.log_likelihood, self.module):
+            if is_differentiable(value, self.log_likelihood, self.module) and parameters:
                 gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True)
         return value.detach(), gradients
 

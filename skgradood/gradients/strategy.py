@@ -26,9 +26,13 @@ class Strategy(ABC):
     ----------
     name : str
         The value of ``engine`` that asks for it.
+    is_unsure : bool
+        Whether each batch is to be verified: a row of one may agree with the row alone, and a row
+        of the next may not.
     """
 
     name: str
+    is_unsure: bool = False
 
     def __init__(self, module: nn.Module, log_likelihood: LogLikelihood) -> None:
         self.module = module

@@ -135,22 +135,36 @@ def find_disagreement(
     rows = probe.rows
     with _PrecisionMode() as precisions:
         alone, values_alone = _alone(module, log_likelihood, X[rows])
-    autocast = log_likelihood.autocast
-    lowest = precisions.lowest(values_alone) if autocast is None else AUTOCAST[autocast]
-    tolerance = _tolerance(lowest)
-    allowed = tolerance.relative * values_alone.abs().clamp_min(1)
-    value_excess = (values[rows] - values_alone).abs() - allowed
-    if (value_excess > 0).any():
-        row = int(value_excess.argmax())
-        return Disagreement(
-            "the log-likelihood", rows[row], float(values[rows[row]]), float(values_alone[row])
-        )
+    tolerance = _tolerance(precisions.lowest(values_alone, log_likelihood))
+    differing = _differing_value(rows, values[rows], values_alone, tolerance)
+    if differing is not None:
+        return differing
     if not (_excess(probe, alone, tolerance) > 0).any():
         return None
     in_batch = _in_batch(module, log_likelihood, X, rows)
     if not (_excess(probe, in_batch, tolerance) > 0).any():
         return None
     return _worst(probe, alone, tolerance)
+
+
+def find_differing_value(
+    module: nn.Module, log_likelihood: LogLikelihood, X: Tensor, rows: list[int], values: Tensor
+) -> Disagreement | None:
+    """Compare log-likelihoods of a batch alone, which takes two rows' forward passes."""
+    with _PrecisionMode() as precisions:
+        alone = LoopStrategy(module, log_likelihood).values(X[rows])
+    tolerance = _tolerance(precisions.lowest(alone, log_likelihood))
+    return _differing_value(rows, values[rows], alone, tolerance)
+
+
+def _differing_value(
+    rows: list[int], values: Tensor, alone: Tensor, tolerance: _Tolerance
+) -> Disagreement | None:
+    excess = (values - alone).abs() - tolerance.relative * alone.abs().clamp_min(1)
+    if not (excess > 0).any():
+        return None
+    worst = int(excess.argmax())
+    return Disagreement("the log-likelihood", rows[worst], float(values[worst]), float(alone[worst]))
 
 
 def _worst(came: Probe, expected: Probe, tolerance: _Tolerance) -> Disagreement:
@@ -182,8 +196,10 @@ class _PrecisionMode(TorchFunctionMode):
                 self.dtypes.add(part.dtype)
         return result
 
-    def lowest(self, values: Tensor) -> torch.dtype:
-        """That of the values, or a lower one that was met."""
+    def lowest(self, values: Tensor, log_likelihood: LogLikelihood) -> torch.dtype:
+        """That of the values, or a lower one that was asked for or met."""
+        if log_likelihood.autocast is not None:
+            return AUTOCAST[log_likelihood.autocast]
         halves = [dtype for dtype in AUTOCAST.values() if dtype in self.dtypes]
         return halves[0] if halves else values.dtype
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,13 @@ from skgradood.models import (
     PixelCNN,
     RealNVP,
 )
-from tests.gradients import hard_modules, modules, recurrent_modules, selecting_modules
+from tests.gradients import (
+    expert_modules,
+    hard_modules,
+    modules,
+    recurrent_modules,
+    selecting_modules,
+)
 from tests.gradients.operations import USES
 
 
@@ -386,4 +393,22 @@ CASES |= {
 
 CASES |= {
     name: _case(use.build, use.x, func=use.func, looks=use.looks) for name, use in USES.items()
+}
+
+CASES |= {
+    f"experts_by_{way}": _case(
+        partial(expert_modules.Experts, 4, way), (6, 3, 4), func=False, looks=True
+    )
+    for way in expert_modules.WAYS
+}
+
+CASES |= {
+    "experts_of_images": _case(
+        lambda: expert_modules.ImageExperts(), (6, 2, 5, 5), func=False, looks=True
+    ),
+    "experts_of_sequences": _case(
+        lambda: expert_modules.SequenceExperts(3), (5, 4, 3), func=False, looks=True
+    ),
+    "stacked_layers": _case(lambda: expert_modules.Stacked(4), (5, 3, 4)),
+    "overlapping_parts": _case(lambda: expert_modules.OverlappingParts(4), (5, 3, 4)),
 }

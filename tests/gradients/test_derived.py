@@ -19,6 +19,7 @@ from skgradood.gradients import (
 from skgradood.gradients.capture.graph import is_of_elements
 from skgradood.gradients.contributions import DenseContribution, OuterContribution
 from skgradood.gradients.derived import JacobianContribution, NormedContribution, ScaledContribution
+from skgradood.gradients.parts import PartsContribution
 from tests.gradients.cases import seeded
 
 N, SIZE = 4, 6
@@ -61,7 +62,6 @@ OF_ELEMENTS = {
 OF_SEVERAL = {
     "laid out and back": lambda w: w.T.contiguous().T,
     "rows exchanged": lambda w: w.flip(0),
-    "transposed": lambda w: w.T,
     "centred": lambda w: w - w.mean(),
     "nearly of elements": partly,
     "summed up": lambda w: w.cumsum(0),
@@ -71,6 +71,11 @@ OF_SEVERAL = {
     "exponential": torch.linalg.matrix_exp,
     "scaled by a norm": lambda w: w / w.norm(),
     "a view written on": reversed_in_place,
+}
+PARTS = {
+    "transposed": lambda w: w.T,
+    "laid out as it is": lambda w: w.reshape(-1).view(SIZE, SIZE),
+    "turned": lambda w: w.unflatten(0, (1, SIZE)).permute(2, 1, 0)[..., 0],
 }
 
 
@@ -117,6 +122,17 @@ WAYS = {
     "convolution": (N, 5, SIZE),
     "look-up": (N, 3, SIZE),
 }
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", PARTS)
+def test_views_of_a_leaf_receive_what_it_does(name, way):
+    module, X = Derived(PARTS[name], way), seeded(WAYS[way], torch.float64)
+    norms, kinds = captured(module, X)
+    by_way = {"row": OuterContribution, "positions": OuterContribution}
+    assert kinds == [by_way.get(way, PartsContribution)]
+    loop = layer_gradient_norms(module, X, engine="loop")
+    np.testing.assert_allclose(norms, loop, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -11,7 +11,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from skgradood.gradients import SquaredNorms, contributions, convolution, layer_layout
+from skgradood.gradients import (
+    SquaredNorms,
+    contributions,
+    convolution,
+    layer_gradient,
+    layer_layout,
+)
 from skgradood.gradients.capture import CaptureStrategy, noise, probing
 from skgradood.gradients.likelihood import LogLikelihood
 from tests.gradients.cases import CASES
@@ -44,6 +50,9 @@ def may_look(monkeypatch):
         monkeypatch.setattr(
             module, "dense_where_distrusted", lambda contribution, norms, trusted: norms
         )
+    monkeypatch.setattr(
+        layer_gradient, "_formed_where_distrusted", lambda gradient, norms, trusted: norms
+    )
 
 
 @pytest.mark.usefixtures("may_look")

@@ -158,13 +158,10 @@ CASES: dict[str, Case] = {
     ),
     "gpt_neox": _language(gpt_neox),
     "mixtral_grouped": _language(
-        lambda: mixtral(experts_implementation="grouped_mm"),
-        strategy="func", warns="_grouped_mm has no rule", dtypes=(torch.float32,),
+        lambda: mixtral(experts_implementation="grouped_mm"), dtypes=(torch.float32,)
     ),
-    "mixtral_eager": _language(
-        lambda: mixtral(experts_implementation="eager"),
-        strategy="loop", warns="cannot be told apart",
-    ),
+    "mixtral_batched": _language(lambda: mixtral(experts_implementation="batched_mm")),
+    "mixtral_eager": _language(lambda: mixtral(experts_implementation="eager")),
     "mamba": _language(mamba),
     # What is small and computed in single precision from parameters in double.
     "mamba_many_rows": _language(mamba, rows=32, dtypes=(torch.float32,)),

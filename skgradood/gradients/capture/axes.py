@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -12,15 +13,44 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Owners:
-    """The sample to which each of some slices belongs, (m,) int64; equal where the content is."""
+    """The sample to which each of some slices belongs; equal where the content is.
+
+    Parameters
+    ----------
+    samples : Tensor of shape (m,), int64
+        A sample for every slice.
+    n : int
+        Samples in the batch; some may have no slice.
+    """
 
     samples: Tensor
+    n: int
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Owners) and torch.equal(self.samples, other.samples)
 
     def __hash__(self) -> int:
         return hash(len(self.samples))
+
+    def padded(self, slices: Tensor) -> Tensor:
+        """Slices (m, ...) by sample, (n, most slices of one, ...), filled up with zeros."""
+        places, most = self._places
+        filled = slices.new_zeros(self.n, most, *slices.shape[1:])
+        filled[self.samples, places] = slices
+        return filled
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, int]:
+        """How many slices of the same sample come before each, and the most that one has.
+
+        That is at least one: a batch without any adds zeros, not sums over nothing.
+        """
+        counts = torch.bincount(self.samples, minlength=self.n)
+        order = self.samples.argsort(stable=True)
+        starts = (counts.cumsum(0) - counts)[self.samples[order]]
+        places = torch.empty_like(order)
+        places[order] = torch.arange(len(order), device=order.device) - starts
+        return places, max(1, int(counts.max()))
 
 
 class BatchAxis(NamedTuple):
@@ -53,7 +83,12 @@ class BatchAxis(NamedTuple):
         return tensor.ndim > self.dim and tensor.shape[self.dim] == self.size
 
     def samples_first(self, tensor: Tensor) -> Tensor:
-        """(n, outer, inner, *other dimensions), a view where that is possible."""
+        """(n, outer, inner, *other dimensions), a view where that is possible.
+
+        Where samples have different numbers of slices, they are filled up with zeros.
+        """
+        if self.owners is not None:
+            return self.owners.padded(tensor.movedim(self.dim, 0)).unsqueeze(2)
         split = tensor.unflatten(self.dim, (self.outer, self.n, self.inner))
         return split.movedim((self.dim + 1, self.dim, self.dim + 2), (0, 1, 2))
 
@@ -66,12 +101,12 @@ class BatchAxis(NamedTuple):
 
     def rows(self, tensor: Tensor) -> Tensor:
         """(n, positions, features) for a tensor whose last dimension holds features."""
-        if self.dim != 0 or self.size != self.n:
+        if self.dim != 0 or self.size != self.n or self.owners is not None:
             tensor = self.samples_first(tensor)
         elif tensor.ndim == 2:
             return tensor.unsqueeze(1)
         # Where there are no features, torch does not find out the number of positions.
-        return tensor.reshape(self.n, math.prod(tensor.shape[1:-1]), tensor.shape[-1])
+        return tensor.reshape(len(tensor), math.prod(tensor.shape[1:-1]), tensor.shape[-1])
 
     def sample_of_slice(self, device: torch.device | None = None) -> Tensor:
         """The sample to which each slice along the dimension belongs, (size,)."""
@@ -122,7 +157,7 @@ def axis_of_shadow(shadow: Tensor, n: int, device: torch.device) -> BatchAxis | 
         if axis is not None:
             return axis
         if ragged is None and (line > 0).all():
-            ragged = BatchAxis(dim, len(line), owners=Owners((line.long() - 1).to(device)))
+            ragged = BatchAxis(dim, len(line), owners=Owners((line.long() - 1).to(device), n))
     return ragged
 
 

@@ -121,7 +121,7 @@ class LinearCut(torch.autograd.Function):
         if bias and bias.use:
             sums = gradients.squeeze(1) if gradients.shape[1] == 1 else gradients.sum(1)
             if bias.use.tensor.ndim != 1:
-                sums = sums.reshape(axis.n, *bias.use.tensor.shape)
+                sums = sums.reshape(len(sums), *bias.use.tensor.shape)
             of_bias = DenseContribution(sums)
             bias.use.deliver(of_bias)
         if weight.use:
@@ -216,7 +216,7 @@ class EmbeddingCut(torch.autograd.Function):
         axis, use = ctx.axis, ctx.table.use
         width = use.tensor.shape[1:].numel()
         rows = axis.rows(gradient.reshape(*indices.shape, width))
-        picked = axis.samples_first(indices).reshape(axis.n, -1)
+        picked = axis.samples_first(indices).flatten(1)
         if ctx.padding_idx >= 0:
             rows = rows.masked_fill((picked == ctx.padding_idx)[..., None], 0)
         use.deliver(

@@ -110,6 +110,24 @@ INDEXING = spellings("getitem", "index_select", "take_along_dim", "repeat_interl
 
 GATHERS = spellings("gather", "take_along_dim")
 
+# What tells where data are not zero.
+POSITIONS = spellings("nonzero", "argwhere", "where")
+
+SORTS = spellings("sort")
+
+# What picks elements at places told by integers or masks, and what writes there: a value in the
+# place of another, or sums of both.
+PICKS = spellings("getitem", "index_select", "gather")
+INDEX_COPIES = spellings("setitem", "index_copy", "index_fill")
+SUMS_AT_PLACES = spellings("index_add", "index_put", "index_reduce")
+SCATTERS = spellings("scatter", "scatter_add", "scatter_reduce")
+# Of these, what has a dimension before the index.
+ALONG_A_DIMENSION = spellings(
+    *("index_select", "index_copy", "index_fill", "index_add", "index_reduce", "gather"),
+    *("scatter", "scatter_add", "scatter_reduce"),
+)
+PLACINGS = INDEX_COPIES | SUMS_AT_PLACES | SCATTERS
+
 PADDING = spellings("pad")
 
 REDUCTIONS = spellings(

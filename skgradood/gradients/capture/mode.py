@@ -25,6 +25,7 @@ from skgradood.gradients.capture.functions import (
     plain,
 )
 from skgradood.gradients.capture.noise import RowNoise
+from skgradood.gradients.capture.places import is_place
 from skgradood.gradients.capture.propagation import AxisPropagation, tensors_in
 from skgradood.gradients.capture.recorder import Recorder
 from skgradood.gradients.capture.tensor_table import TensorTable
@@ -100,10 +101,10 @@ class CaptureMode(TorchFunctionMode):
     def is_parameter(self, tensor: Any) -> bool:
         return isinstance(tensor, Tensor) and bool(self._leaves_of(tensor))
 
-    def axis_of(self, tensor: Tensor, *, ragged: bool = False) -> BatchAxis:
-        """The batch axis of data; refuses where it is unknown, or samples differ in length."""
+    def axis_of(self, tensor: Tensor) -> BatchAxis:
+        """The batch axis of data; refuses where it is unknown."""
         axis = self._axes[tensor]
-        if axis is None or (axis.owners is not None and not ragged):
+        if axis is None:
             raise StrategyRefused(
                 f"a parameter meets a tensor of shape {tuple(tensor.shape)} in which the samples "
                 "cannot be told apart"
@@ -146,6 +147,17 @@ class CaptureMode(TorchFunctionMode):
             return None
         smaller = spread.smaller
         return smaller if smaller.ndim < -dim or smaller.shape[dim] == 1 else None
+
+    def without_samples(self, places: Tensor) -> Tensor | None:
+        """Integers that come from several samples as the constants that they are in this batch.
+
+        None for other tensors. What they pick of parameters, which belong to no sample, gets the
+        gradients of whatever meets it.
+        """
+        if not is_place(places) or self._axes.get(places, _NO_DATA) is not None:
+            return None
+        self.propagation.reads_several = True
+        return places.detach().clone()
 
     def before_overwriting(self, tensor: Tensor) -> Tensor:
         """A copy of a tensor made from parameters, which itself becomes a constant to write on."""
@@ -245,10 +257,9 @@ class CaptureMode(TorchFunctionMode):
         """An assignment writes data into its first argument, which may have been a constant."""
         if not args or not isinstance(args[0], Tensor):
             return
-        known = {id(tensor): axis for tensor, axis in inputs if axis is not None}
         axis = None
-        if function is torch.Tensor.__setitem__ and len(known) == len({id(t) for t, _ in inputs}):
-            axis = self.propagation.after_assignment(args, known, self.recorder.n)
+        if function is torch.Tensor.__setitem__:
+            axis = self.propagation.after_assignment(args, inputs, self.recorder.n)
         if axis is None and self._is_seen_elsewhere(args[0]):
             raise StrategyRefused(f"{name_of(function)} mixes samples in place")
         self.mark(args[0], axis)

@@ -169,5 +169,5 @@ class ChannelNormCut(torch.autograd.Function):
 
 def _deliver(use: Use, sums: Tensor, axis: BatchAxis) -> None:
     """Rows of (N, C) belong to the samples of an axis along dimension 0."""
-    per_sample = axis.samples_first(sums).sum((1, 2))
+    per_sample = axis.sum_by_sample(sums, use.recorder.n)
     use.deliver(DenseContribution(per_sample.reshape(len(per_sample), *use.tensor.shape)))

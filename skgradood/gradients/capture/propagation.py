@@ -20,7 +20,19 @@ from skgradood.gradients.capture.functions import (
     INDEXING,
     MOVES,
     NORMALISATIONS,
+    PICKS,
+    PLACINGS,
+    POSITIONS,
     REDUCTIONS,
+)
+from skgradood.gradients.capture.places import (
+    Move,
+    axis_after_placing,
+    axis_of_picked,
+    axis_of_positions,
+    axis_of_sorted,
+    is_place,
+    sorts_samples,
 )
 from skgradood.gradients.capture.probing import axes_by_probing
 from skgradood.gradients.capture.shadows import axes_by_shadow, axis_after_assignment
@@ -45,9 +57,17 @@ class AxisPropagation:
     element, and the axis is read off the result. Everything else is *probed*: called with some
     samples in the place of others, it must give the outputs of those samples, wherever they then
     lie. A function that mixes samples has no axis. What depends on shapes alone is remembered.
+
+    Attributes
+    ----------
+    reads_several : bool
+        Whether integers that come from several samples, as from a sort of them all, have told
+        what is picked of which. Each element is a sample's own all the same, but which are picked
+        may then depend on others.
     """
 
     def __init__(self) -> None:
+        self.reads_several = False
         self._known: dict[tuple, list[BatchAxis | None]] = {}
 
     def __call__(
@@ -61,8 +81,10 @@ class AxisPropagation:
     ) -> list[BatchAxis | None]:
         """The axis of every output; None where it is unknown."""
         if any(axis is None for _, axis in inputs):
-            return [None] * len(outputs)
+            return self._of_several(function, args, kwargs, inputs, outputs, n)
         known = cast("list[tuple[Tensor, BatchAxis]]", inputs)
+        if function in POSITIONS and len(tensors_in(args, kwargs)) == 1:
+            return [axis_of_positions(*known[0], n)] * len(outputs)
         if function in _KEEPING:
             return [_kept(known, output) for output in outputs]
         if function in REDUCTIONS and len(known) == 1:
@@ -77,17 +99,66 @@ class AxisPropagation:
         axes = {id(tensor): axis for tensor, axis in known}
         key = _shape_key(function, args, kwargs, axes)
         if key is not None and key in self._known:
-            return self._known[key]
-        if function in MOVES:
+            found = self._known[key]
+        elif function in MOVES:
             found = axes_by_shadow(function, args, kwargs, axes, outputs, n)
         else:
             found = axes_by_probing(function, args, kwargs, axes, outputs)
         if key is not None:
             self._known[key] = found
+        if any(axis is None for axis in found):
+            return self._by_numbers(Move(function, args, kwargs, axes, n), outputs)
         return found
 
-    def after_assignment(self, args: tuple, axes: Axes, n: int) -> BatchAxis | None:
+    def _of_several(
+        self,
+        function: Callable,
+        args: tuple,
+        kwargs: dict[str, Any],
+        inputs: list[tuple[Tensor, BatchAxis | None]],
+        outputs: list[Tensor],
+        n: int,
+    ) -> list[BatchAxis | None]:
+        """Where some data have no axis: known if these are integers that tell a place."""
+        axes = {id(tensor): axis for tensor, axis in inputs if axis is not None}
+        others = [tensor for tensor, axis in inputs if axis is None]
+        if not axes or not all(is_place(tensor) and tensor is not args[0] for tensor in others):
+            return [None] * len(outputs)
+        found = self._by_numbers(Move(function, args, kwargs, axes, n), outputs)
+        self.reads_several = self.reads_several or any(axis is not None for axis in found)
+        return found
+
+    def _by_numbers(self, move: Move, outputs: list[Tensor]) -> list[BatchAxis | None]:
+        """The axes where they depend on the numbers in a tensor, in this batch."""
+        if move.function in PICKS:
+            return [axis_of_picked(move, outputs[0])]
+        if move.function in PLACINGS:
+            return [axis_after_placing(move)]
+        if sorts_samples(move):  # what was where is a matter of several samples
+            self.reads_several = True
+            return [axis_of_sorted(move, outputs[1]), None]
+        return [None] * len(outputs)
+
+    def after_assignment(
+        self, args: tuple, inputs: list[tuple[Tensor, BatchAxis | None]], n: int
+    ) -> BatchAxis | None:
         """The axis of ``target`` after ``target[index] = value``, for those three arguments."""
+        target, index, value = args
+        axes = {id(tensor): axis for tensor, axis in inputs if axis is not None}
+        others = [tensor for tensor, axis in inputs if axis is None]
+        if others:
+            are_places = all(is_place(t) and t is not target and t is not value for t in others)
+            found = None
+        else:
+            are_places = any(id(tensor) in axes for tensor in tensors_in(index))
+            found = self._after_plain_assignment(args, axes, n)
+        if found is None and are_places:
+            move = Move(torch.Tensor.__setitem__, args, {}, axes, n)
+            found = axis_after_placing(move)
+            self.reads_several = self.reads_several or (bool(others) and found is not None)
+        return found
+
+    def _after_plain_assignment(self, args: tuple, axes: Axes, n: int) -> BatchAxis | None:
         target, index, value = args
         key = _shape_key(torch.Tensor.__setitem__, args, {}, axes)
         if key is None or tensors_in(index):

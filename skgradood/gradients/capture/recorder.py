@@ -17,6 +17,7 @@ from skgradood.gradients.derived import (
 )
 from skgradood.gradients.errors import StrategyRefused
 from skgradood.gradients.layer_gradient import LayerGradient
+from skgradood.gradients.parts import part_of, through_view
 from skgradood.gradients.reducers import Reducer
 from skgradood.gradients.shared import joined
 
@@ -43,9 +44,9 @@ class Use:
 class Recorder:
     """Collects contributions of one batch and hands every leaf to the reducer when complete.
 
-    A parameter that is used once, and directly, is reduced while the backward pass runs, so
-    that its gradients need not be kept. Several uses add up first; what reaches a leaf through
-    a parameter-only graph follows after the pass.
+    A parameter is reduced while the backward pass runs, so that its gradients need not be kept, as
+    soon as all uses of it, and of views of it, have come. What reaches a leaf through another
+    parameter-only graph follows after the pass.
     """
 
     def __init__(self, parameters: dict[str, nn.Parameter], n: int, reducer: Reducer) -> None:
@@ -69,9 +70,12 @@ class Recorder:
                 raise StrategyRefused(
                     f"a tensor computed from {sorted(use.leaves)} is written into after data met it"
                 )
-            _, uses = self._carried.setdefault(id(use.tensor), (use, []))
-            uses.append(contribution)
-            return
+            of_leaf = self._through_view(use, contribution)
+            if of_leaf is None:
+                _, uses = self._carried.setdefault(id(use.tensor), (use, []))
+                uses.append(contribution)
+                return
+            contribution = of_leaf
         (name,) = use.leaves
         self._received[name].append(contribution)
         self._awaited[name] -= 1
@@ -94,6 +98,14 @@ class Recorder:
 
     def _is_leaf(self, use: Use) -> bool:
         return len(use.leaves) == 1 and use.tensor is self.parameters[next(iter(use.leaves))]
+
+    def _through_view(self, use: Use, contribution: Contribution) -> Contribution | None:
+        """What a leaf receives from a view of it; None where the tensor is no view of one."""
+        leaf, *others = (self.parameters[name] for name in use.leaves)
+        part = part_of(use.tensor, leaf) if not others else None
+        if part is None or not is_linear_backwards(use.tensor):
+            return None
+        return through_view(contribution, part, leaf.shape)
 
     def _emit(self, name: str) -> None:
         parameter = self.parameters[name]

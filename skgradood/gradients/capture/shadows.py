@@ -11,10 +11,8 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 from skgradood.gradients.capture.axes import BatchAxis, axis_of_shadow
 from skgradood.gradients.capture.functions import GATHERS, INDEXING, PADDING
+from skgradood.gradients.capture.places import CPU, shadow_of
 from skgradood.gradients.capture.probing import REFUSALS, axes_by_probing
-
-# Where samples lie is no secret of the device: looking at it there would mean to wait.
-_CPU = torch.device("cpu")
 
 
 def axes_by_shadow(
@@ -40,12 +38,12 @@ def axes_by_shadow(
             if id(moved) not in axes or probed == unknown:
                 return probed
 
-    def shadow_of(tensor: Tensor) -> Tensor:
+    def shadow(tensor: Tensor) -> Tensor:
         if function in INDEXING and tensor is not moved:
-            return tensor.to(_CPU)
-        return _shadow(tensor, axes)
+            return tensor.to(CPU)
+        return shadow_of(tensor, axes)
 
-    shadow_args, shadow_kwargs = tree_map_only(Tensor, shadow_of, (args, kwargs))
+    shadow_args, shadow_kwargs = tree_map_only(Tensor, shadow, (args, kwargs))
     if function in PADDING:  # what is filled in belongs to no sample, whatever its value
         shadow_args = shadow_args[:3]
         shadow_kwargs = {k: v for k, v in shadow_kwargs.items() if k != "value"}
@@ -69,25 +67,18 @@ def axis_after_assignment(
     masks = [t for t in tree_leaves(index) if _is_tensor(t) and id(t) in axes]
     if masks and (before is None or not _masks_agree((target, index), axes)):
         return None
-    shadow = _shadow(target, axes)
-    index = tree_map_only(Tensor, lambda tensor: tensor.to(_CPU), index)
+    shadow = shadow_of(target, axes)
+    index = tree_map_only(Tensor, lambda tensor: tensor.to(CPU), index)
     try:
-        shadow[index] = _shadow(value, axes) if _is_tensor(value) else 0.0
+        shadow[index] = shadow_of(value, axes) if _is_tensor(value) else 0.0
     except REFUSALS:
         return None
     after = axis_of_shadow(shadow, n, target.device)
     if before is not None and after != before:
         # Constants everywhere in a sample are no other axis.
-        untouched = before.shadow(target.shape, _CPU)
+        untouched = before.shadow(target.shape, CPU)
         return before if ((shadow == untouched) | (shadow == 0)).all() else None
     return after
-
-
-def _shadow(tensor: Tensor, axes: dict[int, BatchAxis]) -> Tensor:
-    axis = axes.get(id(tensor))
-    if axis is None:
-        return torch.zeros(tensor.shape, dtype=torch.float32)
-    return axis.shadow(tensor.shape, _CPU)
 
 
 def _is_within_samples(args: tuple, kwargs: dict[str, Any], axes: dict[int, BatchAxis]) -> bool:

@@ -34,6 +34,10 @@ class CaptureStrategy(Strategy):
         super().__init__(module, log_likelihood)
         self._propagation = AxisPropagation()
 
+    @property
+    def is_unsure(self) -> bool:
+        return self._propagation.reads_several
+
     def run(self, X: Tensor, reducer: Reducer) -> Tensor:
         """Hand every layer's gradients to the reducer; return log-likelihoods (n,) in nats.
 

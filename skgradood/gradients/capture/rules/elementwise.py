@@ -27,7 +27,7 @@ def broadcast_axis(mode: CaptureMode, tensors: list[Tensor], ndim: int) -> Batch
     axes = set()
     for tensor in tensors:
         if mode.is_data(tensor):
-            axis = mode.axis_of(tensor, ragged=True)
+            axis = mode.axis_of(tensor)
             axes.add(axis.at(axis.dim + ndim - tensor.ndim))
     if len(axes) != 1:
         raise StrategyRefused("samples lie along different dimensions of the tensors combined")
@@ -74,7 +74,7 @@ def _in_place_of_parameter(
         result = plain(before, *rest, **kwargs)
         if not mode.is_data(result) or result.shape != shape:
             raise StrategyRefused(f"{name_of(function)} broadcasts data into a parameter")
-        mode.mark(target, mode.axis_of(result, ragged=True))
+        mode.mark(target, mode.axis_of(result))
         return target.copy_(result)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from skgradood.gradients.capture.cuts import EmbeddingCut
 from skgradood.gradients.capture.functions import spellings
 from skgradood.gradients.capture.mode import CaptureMode
+from skgradood.gradients.capture.places import is_place
 from skgradood.gradients.capture.rules.arguments import bound
 from skgradood.gradients.errors import StrategyRefused
 
@@ -24,6 +25,10 @@ _BAG_DEFAULTS: dict[str, Any] = {
 
 def look_up(mode: CaptureMode, table: Tensor, indices: Tensor, padding_idx: int = -1) -> Tensor:
     """``table[indices]``, registered as data."""
+    constants = mode.without_samples(indices)
+    if constants is not None and padding_idx < 0:
+        with mode:
+            return table[constants]
     axis = mode.axis_of(indices)
     # torch refuses negative indices in embeddings, but indexing allows them.
     positive = torch.where(indices < 0, indices + table.shape[0], indices)
@@ -85,11 +90,11 @@ def take(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Te
 def getitem(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
     """``parameter[data]``: tensors of integers, or a mask with a slice for every sample."""
     table, index = args
-    if mode.is_parameter(table) and isinstance(index, Tensor) and _is_integer(index):
+    if mode.is_parameter(table) and is_place(index):
         return look_up(mode, table, index)
     if mode.is_parameter(table) and isinstance(index, tuple):
         first = next(k for k, part in enumerate(index) if not _is_whole(part))
-        if all(isinstance(part, Tensor) and _is_integer(part) for part in index[first:]):
+        if all(is_place(part) for part in index[first:]):
             return _look_up_in_several(mode, table, first, index[first:])
     first = index[0] if isinstance(index, tuple) and index else index
     if not mode.is_parameter(table) or not isinstance(first, Tensor) or first.dtype != torch.bool:
@@ -129,11 +134,6 @@ def index_select(mode: CaptureMode, function: Callable, args: tuple, kwargs: dic
 
 def _is_whole(part: Any) -> bool:
     return isinstance(part, slice) and part == slice(None)
-
-
-def _is_integer(tensor: Tensor) -> bool:
-    # uint8 is a mask in torch's indexing
-    return tensor.dtype in (torch.int16, torch.int32, torch.int64)
 
 
 RULES = (

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from skgradood.gradients.capture.axes import BatchAxis, Owners
 from skgradood.gradients.capture.cuts import LinearCut, Operand
 from skgradood.gradients.capture.functions import spellings
 from skgradood.gradients.capture.mode import CaptureMode
@@ -104,9 +105,40 @@ def bilinear(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -
         return result if bias is None else result + bias
 
 
+def grouped_mm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """``F.grouped_mm(rows, matrices, offs=ends)``: a product for each run of rows, as of experts."""
+    x, matrices, ends = bound(
+        ("mat_a", "mat_b", "offs"), args, renamed(kwargs, self="mat_a", mat2="mat_b")
+    )
+    if x.ndim != 2 or matrices.ndim != 3 or ends is None or not mode.is_data(x):
+        raise StrategyRefused(f"{function.__name__} of something else than runs of rows")
+    if not mode.is_parameter(matrices) or any(kwargs.get(k) is not None for k in _GROUPED_OPTIONS):
+        raise StrategyRefused(f"{function.__name__} with more than matrices of parameters")
+    stops = ends.tolist()
+    axis = mode.axis_of(x)
+    if stops[-1:] != [len(x)] or axis.dim != 0:
+        raise StrategyRefused(f"{function.__name__} of fewer rows than there are")
+    mode.without_samples(ends)
+    with mode:
+        runs = list(zip([0, *stops], stops, matrices.unbind(), strict=False))
+    samples = axis.sample_of_slice(x.device)
+    products: list[Tensor] = []
+    for start, stop, matrix in runs:
+        rows, owners = x[start:stop], Owners(samples[start:stop], mode.recorder.n)
+        mode.mark(rows, BatchAxis(0, len(rows), owners=owners))
+        with mode:
+            products.append(rows @ matrix)
+    result = torch.cat(products)
+    mode.mark(result, axis)
+    return result
+
+
+_GROUPED_OPTIONS = ("bias", "out_dtype")
+
 RULES = (
     dict.fromkeys(spellings("linear"), linear)
     | dict.fromkeys(spellings("matmul", "mm", "bmm", "mv"), matmul)
     | dict.fromkeys(spellings("addmm", "baddbmm", "addmv"), addmm)
     | dict.fromkeys(spellings("bilinear"), bilinear)
+    | dict.fromkeys(spellings("grouped_mm", "_grouped_mm"), grouped_mm)
 )
