@@ -140,9 +140,7 @@ class LayerGradient:
             yield rows, self.dense(rows)
 
 
-def _formed_where_distrusted(
-    gradient: LayerGradient, norms: Tensor, trusted: Tensor
-) -> Tensor:
+def _formed_where_distrusted(gradient: LayerGradient, norms: Tensor, trusted: Tensor) -> Tensor:
     """Replace norms whose terms cancelled by those of the gradients themselves."""
     for row in (~trusted).nonzero()[:, 0].tolist():
         norms[row] = sum_of_squares(gradient.dense(slice(row, row + 1)))[0]

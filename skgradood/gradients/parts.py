@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -49,7 +50,7 @@ def part_of(tensor: Tensor, leaf: Tensor) -> Part | None:
         return None
     if tensor.is_conj() or tensor.is_neg():
         return None
-    offset = tensor.storage_offset() - leaf.storage_offset()
+    offset = int(tensor.storage_offset() - leaf.storage_offset())
     part = Part(tuple(tensor.shape), tensor.stride(), offset)
     return part if part.is_injective() else None
 
@@ -118,7 +119,7 @@ class PartsContribution(Contribution):
 def _are_disjoint(parts: list[Part], n_numbers: int) -> bool:
     """Whether no element is in two parts."""
     ordered = sorted((part for part in parts if 0 not in part.size), key=lambda part: part.offset)
-    if all(a.end <= b.offset for a, b in zip(ordered, ordered[1:], strict=False)):
+    if all(one.end <= following.offset for one, following in pairwise(ordered)):
         return True
     marks = torch.zeros(1, n_numbers, dtype=torch.int8)
     for part in ordered:

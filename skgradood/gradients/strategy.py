@@ -26,17 +26,18 @@ class Strategy(ABC):
     ----------
     name : str
         The value of ``engine`` that asks for it.
-    is_unsure : bool
-        Whether each batch is to be verified: a row of one may agree with the row alone, and a row
-        of the next may not.
     """
 
     name: str
-    is_unsure: bool = False
 
     def __init__(self, module: nn.Module, log_likelihood: LogLikelihood) -> None:
         self.module = module
         self.log_likelihood = log_likelihood
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether each batch is to be verified: one may be right, and the next one not."""
+        return False
 
     def parameters_without_hooks(self) -> dict[str, nn.Parameter]:
         """Trainable parameters, for strategies that form no gradient as autograd does.

@@ -14,7 +14,7 @@ from skgradood.gradients.layer_gradient import LayerGradient
 from skgradood.gradients.layers import layer_layout, trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood
 from skgradood.gradients.loop import LoopStrategy, emit_row
-from skgradood.gradients.precision import AUTOCAST
+from skgradood.gradients.precision import AUTOCAST, is_half
 from skgradood.gradients.reducers import SquaredNorms
 
 # A random component of a gradient's error is hardly ever so many times its usual size.
@@ -163,8 +163,8 @@ def _differing_value(
     excess = (values - alone).abs() - tolerance.relative * alone.abs().clamp_min(1)
     if not (excess > 0).any():
         return None
-    worst = int(excess.argmax())
-    return Disagreement("the log-likelihood", rows[worst], float(values[worst]), float(alone[worst]))
+    k = int(excess.argmax())
+    return Disagreement("the log-likelihood", rows[k], float(values[k]), float(alone[k]))
 
 
 def _worst(came: Probe, expected: Probe, tolerance: _Tolerance) -> Disagreement:
@@ -192,7 +192,7 @@ class _PrecisionMode(TorchFunctionMode):
     ) -> Any:
         result = function(*args, **(kwargs or {}))
         for part in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(part, Tensor):
+            if isinstance(part, Tensor) and (part.requires_grad or is_half(part)):
                 self.dtypes.add(part.dtype)
         return result
 
@@ -200,8 +200,8 @@ class _PrecisionMode(TorchFunctionMode):
         """That of the values, or a lower one that was asked for or met."""
         if log_likelihood.autocast is not None:
             return AUTOCAST[log_likelihood.autocast]
-        halves = [dtype for dtype in AUTOCAST.values() if dtype in self.dtypes]
-        return halves[0] if halves else values.dtype
+        lower = [*AUTOCAST.values(), torch.float32]
+        return next((dtype for dtype in lower if dtype in self.dtypes), values.dtype)
 
 
 def _excess(came: Probe, expected: Probe, tolerance: _Tolerance) -> Tensor:

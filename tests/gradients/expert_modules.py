@@ -163,9 +163,10 @@ class Stacked(nn.Module):
             x = F.linear(x, weight, bias).tanh() @ weight.T
         queries, keys, values = (x @ part for part in self.wide.chunk(3, -1))
         x = F.scaled_dot_product_attention(queries, keys, values)
-        return F.conv1d(x.mT, self.kernel.permute(1, 2, 0), padding=1) + F.linear(
-            x, self.kernel[0].T.reshape(4, 4)
-        ).mT
+        return (
+            F.conv1d(x.mT, self.kernel.permute(1, 2, 0), padding=1)
+            + F.linear(x, self.kernel[0].T.reshape(4, 4)).mT
+        )
 
 
 class OverlappingParts(nn.Module):

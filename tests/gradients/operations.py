@@ -156,6 +156,54 @@ USES: dict[str, Use] = {
     "matmul_of_data_and_constant": Use(
         lambda p, x: (x @ torch.arange(4, dtype=x.dtype, device=x.device)).sin()[:, None] * p.w, W
     ),
+    # Stacks of matrices: one for each head, or expert, with the samples before it or after.
+    "matrices_of_heads": Use(lambda p, x: x @ p.w, {"w": (4, 3, 2)}, (4, 4, 5, 3)),
+    "matrices_of_heads_from_the_left": Use(
+        lambda p, x: torch.matmul(p.w, x), {"w": (2, 4, 3)}, (4, 2, 3, 4)
+    ),
+    "matrices_broadcast_over_heads": Use(
+        lambda p, x: x[:, None] @ p.w + x[:, :, None] @ p.v, {"w": (4, 4, 3), "v": (4, 3)},
+        (4, 4, 4),
+    ),
+    "matrices_of_which_one_is_alone": Use(lambda p, x: x @ p.w, {"w": (1, 4, 3)}, (4, 2, 4, 4)),
+    "every_row_to_every_expert": Use(
+        lambda p, x: torch.bmm(x.repeat(3, 1).view(3, len(x), 4), p.w).movedim(1, 0),
+        {"w": (3, 4, 2)},
+    ),
+    "experts_with_rows_last": Use(
+        lambda p, x: (p.w @ x.T).movedim(-1, 0), {"w": (3, 2, 4)}
+    ),
+    "experts_of_derived_weights": Use(
+        lambda p, x: (x.expand(4, len(x), 4) @ p.w.exp()).sum(0), {"w": (4, 4, 2)}
+    ),
+    "einsum_heads_to_features": Use(
+        lambda p, x: torch.einsum("bthd,hdf->btf", x, p.w), {"w": (2, 3, 4)}, (4, 4, 2, 3)
+    ),
+    "einsum_features_to_heads": Use(
+        lambda p, x: torch.einsum("fhd,btf->hbtd", p.w, x).transpose(0, 1), {"w": (4, 2, 3)},
+        (4, 5, 4),
+    ),
+    "einsum_one_matrix_a_head": Use(
+        lambda p, x: torch.einsum("bthd,hkd->bhkt", x, p.w), {"w": (2, 3, 4)}, (4, 5, 2, 4)
+    ),
+    "einsum_interleaved": Use(
+        lambda p, x: torch.einsum("btf,hfd->bthd", x, p.w), {"w": (2, 4, 3)}, (4, 5, 4)
+    ),
+    "einsum_sums_positions": Use(
+        lambda p, x: torch.einsum("bti,io->bo", x, p.w), {"w": (4, 3)}, (4, 4, 4)
+    ),
+    "einsum_sums_what_is_free": Use(
+        lambda p, x: torch.einsum("bi,io->b", x, p.w), {"w": (4, 3)}
+    ),
+    "einsum_broadcasts": Use(
+        lambda p, x: torch.einsum("bhi,hio->bho", x, p.w), {"w": (1, 4, 3)}, (4, 2, 4)
+    ),
+    "einsum_of_parameters_by_sample": Use(
+        lambda p, x: torch.einsum("bi,bio->bo", x, p.w.expand(len(x), -1, -1)), {"w": (1, 4, 3)}
+    ),
+    "einsum_numbers": Use(
+        lambda p, x: torch.einsum("bi,i->bi", x, p.w), W
+    ),
     # Systems, distances, similarities.
     "solve_triangular_rows": Use(
         lambda p, x: torch.linalg.solve_triangular(_lower(p), x[..., None], upper=False), MATRIX
@@ -214,6 +262,7 @@ USES: dict[str, Use] = {
     "embedding_twice_and_tied": Use(
         lambda p, x: F.embedding(x.long() % 4, p.w) @ p.w.T + p.w[x.long() % 4], MATRIX
     ),
+    "choice_of_numbers": Use(lambda p, x: torch.where(x > 0, 2.0, 0.5) * p.w, W),
     "gather_within_samples": Use(_scattered_targets, MATRIX, looks=True),
     # Masks, order, assignment.
     "masked_parts": Use(_masked, {"w": (4, 3), "v": (3,)}, func=False, looks=True),

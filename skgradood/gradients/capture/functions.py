@@ -111,7 +111,9 @@ INDEXING = spellings("getitem", "index_select", "take_along_dim", "repeat_interl
 GATHERS = spellings("gather", "take_along_dim")
 
 # What tells where data are not zero.
-POSITIONS = spellings("nonzero", "argwhere", "where")
+POSITIONS = spellings("nonzero", "argwhere")
+# The same, of a condition alone.
+CHOICES = spellings("where")
 
 SORTS = spellings("sort")
 

@@ -314,4 +314,3 @@ def _dims_of_numbers(ndim: int, parts: list[Any]) -> list[int]:
             dims.append(dim)
         dim += ndim - n_named if part is Ellipsis else _n_dims(part)
     return dims
-

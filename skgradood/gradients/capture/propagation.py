@@ -13,6 +13,7 @@ from torch import Tensor
 
 from skgradood.gradients.capture.axes import BatchAxis
 from skgradood.gradients.capture.functions import (
+    CHOICES,
     CREATIONS,
     ELEMENTWISE,
     ELEMENTWISE_OF_ONE,
@@ -83,7 +84,7 @@ class AxisPropagation:
         if any(axis is None for _, axis in inputs):
             return self._of_several(function, args, kwargs, inputs, outputs, n)
         known = cast("list[tuple[Tensor, BatchAxis]]", inputs)
-        if function in POSITIONS and len(tensors_in(args, kwargs)) == 1:
+        if function in POSITIONS or (function in CHOICES and len(args) + len(kwargs) == 1):
             return [axis_of_positions(*known[0], n)] * len(outputs)
         if function in _KEEPING:
             return [_kept(known, output) for output in outputs]

@@ -12,6 +12,7 @@ from skgradood.gradients.capture.axes import BatchAxis
 from skgradood.gradients.capture.functions import spellings
 from skgradood.gradients.capture.mode import CaptureMode
 from skgradood.gradients.capture.rules.arguments import bound
+from skgradood.gradients.capture.rules.contraction import as_linear_maps
 from skgradood.gradients.errors import StrategyRefused
 
 
@@ -40,6 +41,13 @@ def contracted(
         raise StrategyRefused("a product that sums over the samples")
     if any(inputs[k].count(letter) > 1 for k in range(len(operands))) or output.count(letter) > 1:
         raise StrategyRefused("a diagonal over the samples")
+    if len(operands) == 2 and len(data) == 1 and _has_no_diagonal(inputs):
+        k = data[0]
+        product = as_linear_maps(
+            mode, (inputs[k], inputs[1 - k]), output, operands[k], operands[1 - k]
+        )
+        if product is not None:
+            return product
     new_inputs, new_operands = [], []
     for subscript, operand in zip(inputs, operands, strict=True):
         if mode.is_parameter(operand):
@@ -49,6 +57,10 @@ def contracted(
     result = torch.einsum(f"{','.join(new_inputs)}->{output}", *new_operands)
     mode.mark(result, axes[0].at(output.index(letter)))
     return result
+
+
+def _has_no_diagonal(inputs: list[str]) -> bool:
+    return all(len(set(subscript)) == len(subscript) for subscript in inputs)
 
 
 def _copied(

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from skgradood.gradients.capture.axes import BatchAxis, Owners
-from skgradood.gradients.capture.cuts import LinearCut, Operand
+from skgradood.gradients.capture.cuts import Operand
 from skgradood.gradients.capture.functions import spellings
 from skgradood.gradients.capture.mode import CaptureMode
 from skgradood.gradients.capture.rules.arguments import bound, renamed
+from skgradood.gradients.capture.rules.contraction import as_linear_maps
 from skgradood.gradients.capture.rules.elementwise import copies_for_broadcast
+from skgradood.gradients.capture.rules.linear_map import apply_linear
 from skgradood.gradients.errors import StrategyRefused
-
-
-def apply_linear(
-    mode: CaptureMode,
-    x: Tensor,
-    weight: Operand,
-    bias: Operand | None = None,
-    *,
-    transposed: bool = False,
-) -> Tensor:
-    """``x @ weight.T + bias`` with data x, registered as data."""
-    axis = mode.axis_of(x)
-    if axis.dim == x.ndim - 1:
-        raise StrategyRefused("a linear map over the dimension in which the samples lie")
-    result = LinearCut.apply(mode.anchor, x, weight, bias, axis, transposed)
-    mode.mark(result, axis)
-    return result
 
 
 def linear(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
@@ -72,7 +58,11 @@ def matmul(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> 
 
 
 def _batched(mode: CaptureMode, left: Tensor, right: Tensor) -> Tensor:
-    """A parameter with batch dimensions of its own: one copy for every sample."""
+    """A parameter with batch dimensions of its own: several matrices, or a copy for each sample."""
+    if left.ndim > 1 and right.ndim > 1 and mode.is_data(left) != mode.is_data(right):
+        product = _by_letters(mode, left, right)
+        if product is not None:
+            return product
     ndim = max(left.ndim, right.ndim)
     for tensor in (left, right):
         if mode.is_data(tensor):
@@ -82,6 +72,23 @@ def _batched(mode: CaptureMode, left: Tensor, right: Tensor) -> Tensor:
     left, right = copies_for_broadcast(mode, (left, right))
     with mode:
         return torch.matmul(left, right)
+
+
+def _by_letters(mode: CaptureMode, left: Tensor, right: Tensor) -> Tensor | None:
+    """The same by linear maps, where it is some; what one of the two broadcasts has no letter."""
+    batch = string.ascii_lowercase[: max(left.ndim, right.ndim) - 2]
+    sizes = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    operands, subscripts = [], []
+    for tensor, matrix in ((left, "XY"), (right, "YZ")):
+        own = batch[len(batch) - tensor.ndim + 2 :]
+        wide = sizes[len(batch) - len(own) :]
+        ones = [d for d, size in enumerate(wide) if tensor.shape[d] == 1 and size > 1]
+        with mode:
+            operands.append(tensor.squeeze(ones) if ones else tensor)
+        subscripts.append("".join(c for d, c in enumerate(own) if d not in ones) + matrix)
+    if mode.is_data(right):
+        operands, subscripts = operands[::-1], subscripts[::-1]
+    return as_linear_maps(mode, (subscripts[0], subscripts[1]), f"{batch}XZ", *operands)
 
 
 def addmm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
@@ -106,7 +113,7 @@ def bilinear(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -
 
 
 def grouped_mm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Tensor:
-    """``F.grouped_mm(rows, matrices, offs=ends)``: a product for each run of rows, as of experts."""
+    """``F.grouped_mm(rows, matrices, offs=ends)``: runs of rows by a matrix each, as of experts."""
     x, matrices, ends = bound(
         ("mat_a", "mat_b", "offs"), args, renamed(kwargs, self="mat_a", mat2="mat_b")
     )

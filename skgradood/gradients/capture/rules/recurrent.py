@@ -21,7 +21,7 @@ from skgradood.gradients.capture.axes import BatchAxis
 from skgradood.gradients.capture.cuts import Operand
 from skgradood.gradients.capture.functions import name_of
 from skgradood.gradients.capture.mode import CaptureMode
-from skgradood.gradients.capture.rules.matmul import apply_linear
+from skgradood.gradients.capture.rules.linear_map import apply_linear
 from skgradood.gradients.contributions import DenseContribution, OuterContribution
 from skgradood.gradients.errors import StrategyRefused
 from skgradood.gradients.precision import is_autocast_on
