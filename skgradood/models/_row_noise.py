@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from skgradood.gradients.capture.functions import RANDOM
+from skgradood.gradients.capture.functions import DRAWS
 from skgradood.gradients.capture.noise import RowNoise
 from skgradood.gradients.state import global_rng_states, isolated_rng
 
@@ -64,5 +64,5 @@ class _RowNoiseMode(TorchFunctionMode):
         self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        drawn = self.noise.draw(function, args, kwargs) if function in RANDOM else None
-        return function(*args, **kwargs) if drawn is None else drawn
+        drawn = self.noise.draw(function, args, kwargs) if function in DRAWS else None
+        return function(*args, **kwargs) if drawn is None else drawn[0]

@@ -15,7 +15,8 @@ from torch import nn
 from skgradood.fisher import APPROXIMATIONS, reducers
 from skgradood.gradients import EngineWarning, layer_layout
 from tests.fisher import oracles
-from tests.gradients.cases import CASES, SquaredOutput, seeded
+from tests.gradients.building import SquaredOutput, seeded
+from tests.gradients.cases import CASES
 from tests.gradients.modules import randomise
 
 DAMPING = 1e-2

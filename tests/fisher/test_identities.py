@@ -12,7 +12,8 @@ from torch import nn
 from skgradood.fisher import APPROXIMATIONS, FisherEstimate, FisherOptions, QuadraticForms
 from skgradood.gradients import GradientEngine, layer_layout
 from tests.fisher import closed, oracles
-from tests.gradients.cases import CASES, SquaredOutput, seeded
+from tests.gradients.building import SquaredOutput, seeded
+from tests.gradients.cases import CASES
 from tests.gradients.modules import randomise
 
 KINDS = tuple(APPROXIMATIONS)

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.fisher import oracles
-from tests.gradients.cases import seeded
+from tests.gradients.building import seeded
 from tests.gradients.modules import randomise
 
 pytestmark = pytest.mark.peers

@@ -12,7 +12,7 @@ from skgradood.fisher import APPROXIMATIONS, BASES, FisherEstimate, FisherOption
 from skgradood.gradients import GradientEngine, layer_layout
 from skgradood.persistence import load, save
 from tests.fisher import oracles
-from tests.gradients.cases import SquaredOutput, seeded
+from tests.gradients.building import SquaredOutput, seeded
 from tests.gradients.modules import WithoutElements, randomise
 
 KINDS = tuple(APPROXIMATIONS)

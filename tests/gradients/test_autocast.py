@@ -18,7 +18,8 @@ from skgradood.gradients import (
     layer_gradient_norms,
     layer_layout,
 )
-from tests.gradients.cases import CASES, SquaredOutput, built, seeded
+from tests.gradients.building import SquaredOutput, built, seeded
+from tests.gradients.cases import CASES
 
 EPS = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
 # A custom function in them meets another precision than its author thought of.

@@ -18,7 +18,8 @@ from skgradood.gradients.batching import (
     row_memory,
 )
 from skgradood.gradients.likelihood import LogLikelihood
-from tests.gradients.cases import CASES, SquaredOutput, seeded
+from tests.gradients.building import SquaredOutput, seeded
+from tests.gradients.cases import CASES
 
 CPU = torch.device("cpu")
 

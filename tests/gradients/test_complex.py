@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from skgradood.gradients import per_sample_gradients
-from tests.gradients.cases import seeded
+from tests.gradients.building import seeded
 
 
 class ComplexLinear(nn.Module):

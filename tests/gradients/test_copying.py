@@ -12,7 +12,7 @@ from torch import nn
 from skgradood.gradients import layer_gradient_norms
 from skgradood.gradients.copying import copy_of
 from skgradood.gradients.state import isolated_rng
-from tests.gradients.cases import SquaredOutput, seeded
+from tests.gradients.building import SquaredOutput, seeded
 from tests.gradients.modules import Keeping
 from tests.gradients.simulated_device import norms_there
 

@@ -11,7 +11,7 @@ from skgradood.gradients import layer_gradient_norms
 from skgradood.gradients.capture import propagation
 from skgradood.gradients.errors import StrategyRefused
 from tests.gradients import modules
-from tests.gradients.cases import SquaredOutput, seeded
+from tests.gradients.building import SquaredOutput, seeded
 from tests.gradients.operations import COUPLINGS
 
 

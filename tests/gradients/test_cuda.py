@@ -17,7 +17,8 @@ from skgradood.gradients import (
     layer_layout,
 )
 from skgradood.gradients.batching import Feeder, available_memory
-from tests.gradients.cases import CASES, seeded
+from tests.gradients.building import seeded
+from tests.gradients.cases import CASES
 
 pytestmark = [
     pytest.mark.gpu,

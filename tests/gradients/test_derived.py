@@ -20,7 +20,7 @@ from skgradood.gradients.capture.graph import is_of_elements
 from skgradood.gradients.contributions import DenseContribution, OuterContribution
 from skgradood.gradients.derived import JacobianContribution, NormedContribution, ScaledContribution
 from skgradood.gradients.parts import PartsContribution
-from tests.gradients.cases import seeded
+from tests.gradients.building import seeded
 
 N, SIZE = 4, 6
 MASK = torch.arange(SIZE)[:, None] >= torch.arange(SIZE)

@@ -6,8 +6,6 @@ would have to wait on an accelerator. What may look is replaced here, and is all
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -36,10 +34,9 @@ FOLLOWED = [
 @pytest.fixture
 def may_look(monkeypatch):
     """What looks at values, or needs a device that has some."""
-    generator = torch.Generator
     # Generators live on the device, which needs no waiting.
     monkeypatch.setattr(
-        noise, "torch", SimpleNamespace(Generator=lambda device: generator(), cat=torch.cat)
+        noise, "seeded_generator", lambda device, seed: torch.Generator().manual_seed(seed)
     )
     # A function is asked once a shape where it puts the samples, which is remembered.
     monkeypatch.setattr(

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from skgradood.gradients import layer_gradient_norms
-from tests.gradients.cases import CASES, SquaredOutput, seeded
+from tests.gradients.building import SquaredOutput, seeded
+from tests.gradients.cases import CASES
 from tests.gradients.modules import randomise
 from tests.gradients.test_engines import assert_norms_close, autograd_norms
 

@@ -18,7 +18,8 @@ from skgradood.gradients import (
     layer_names,
 )
 from skgradood.gradients.layers import trainable_parameters
-from tests.gradients.cases import CASES, seeded
+from tests.gradients.building import seeded
+from tests.gradients.cases import CASES
 from tests.gradients.test_engines import autograd_norms
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from skgradood.gradients import EngineWarning, GradientEngine
-from tests.gradients.cases import CASES, SquaredOutput
+from tests.gradients.building import SquaredOutput
+from tests.gradients.cases import CASES
 
 MEGABYTE = 1 << 20
 

@@ -13,7 +13,7 @@ from skgradood.gradients.contributions import (
     OuterContribution,
 )
 from skgradood.gradients.parts import PartsContribution, part_of, through_view
-from tests.gradients.cases import seeded
+from tests.gradients.building import seeded
 
 N = 3
 SHAPE = (4, 6, 2)

@@ -20,7 +20,7 @@ from skgradood.gradients.capture.places import (
 )
 from skgradood.gradients.errors import StrategyRefused
 from tests.gradients import modules
-from tests.gradients.cases import SquaredOutput, built, seeded
+from tests.gradients.building import SquaredOutput, built, seeded
 from tests.gradients.expert_modules import LimitedExperts
 
 N, POSITIONS = 3, 4

@@ -20,7 +20,8 @@ from skgradood.gradients import (
     per_sample_gradients,
 )
 from tests.gradients import hard_modules
-from tests.gradients.cases import CASES, SquaredOutput, seeded
+from tests.gradients.building import SquaredOutput, seeded
+from tests.gradients.cases import CASES
 from tests.gradients.test_side_effects import assert_same, snapshot
 
 DIVISIBLE = [name for name in CASES if len(layer_names(CASES[name].make(torch.float64)[0])) > 1]

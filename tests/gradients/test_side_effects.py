@@ -13,7 +13,8 @@ from torch import nn
 
 from skgradood.gradients import EngineWarning, layer_gradient_norms
 from tests.gradients import modules
-from tests.gradients.cases import CASES, SquaredOutput
+from tests.gradients.building import SquaredOutput
+from tests.gradients.cases import CASES
 
 
 def snapshot(module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from skgradood import layer_gradient_norms
 from skgradood.gradients import GradientEngine, layer_layout
 from skgradood.gradients.derived import JacobianContribution
-from tests.gradients.cases import seeded
+from tests.gradients.building import seeded
 from tests.gradients.test_derived import Kinds
 
 N = 5

@@ -86,7 +86,7 @@ DIFFERENCES = spellings("sub", "subtract")
 # Tensors of constants, in the shape or with the dtype of the first argument.
 CREATIONS = spellings(
     *("zeros_like", "ones_like", "full_like", "empty_like"),
-    *("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor"),
+    *("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", "new"),
 )
 
 # Output elements are input elements in other places (or constants).
@@ -122,13 +122,14 @@ SORTS = spellings("sort")
 PICKS = spellings("getitem", "index_select", "gather")
 INDEX_COPIES = spellings("setitem", "index_copy", "index_fill")
 SUMS_AT_PLACES = spellings("index_add", "index_put", "index_reduce")
+MASKED_COPIES = spellings("masked_scatter")
 SCATTERS = spellings("scatter", "scatter_add", "scatter_reduce")
 # Of these, what has a dimension before the index.
 ALONG_A_DIMENSION = spellings(
     *("index_select", "index_copy", "index_fill", "index_add", "index_reduce", "gather"),
     *("scatter", "scatter_add", "scatter_reduce"),
 )
-PLACINGS = INDEX_COPIES | SUMS_AT_PLACES | SCATTERS
+PLACINGS = INDEX_COPIES | SUMS_AT_PLACES | SCATTERS | MASKED_COPIES
 
 PADDING = spellings("pad")
 
@@ -140,12 +141,28 @@ REDUCTIONS = spellings(
 # Differentiation inside a log-likelihood would run the cuts' backward too early.
 DIFFERENTIATION = frozenset({torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward})
 
-RANDOM = {
-    torch.randn: torch.randn,
-    torch.rand: torch.rand,
+# Draws: of numbers of a size, in the shape of a tensor, and by numbers in tensors or into one.
+DRAWS_OF_A_SIZE = frozenset({torch.randn, torch.rand, torch.randint})
+DRAWS_LIKE: dict[Callable, Callable] = {
     torch.randn_like: torch.randn,
     torch.rand_like: torch.rand,
+    torch.randint_like: torch.randint,
 }
+DIFFERENTIABLE_DRAWS = spellings("_standard_gamma", "_sample_dirichlet")
+DRAWS = (
+    DRAWS_OF_A_SIZE
+    | DRAWS_LIKE.keys()
+    | DIFFERENTIABLE_DRAWS
+    | spellings("bernoulli", "normal", "poisson", "multinomial", "binomial")
+    | spellings("uniform", "exponential", "log_normal", "geometric", "cauchy", "random")
+)
+
+# Functions with a Python body inside which numbers are drawn.
+DRAWING_BODIES = frozenset({F.gumbel_softmax})
+
+DROPOUTS = frozenset({F.dropout, torch.dropout})
+
+RANDOM = DRAWS | DRAWING_BODIES | DROPOUTS
 
 # What a tensor says of itself without its values; asked for more often than anything is computed.
 METADATA = spellings(

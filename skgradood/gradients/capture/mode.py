@@ -16,6 +16,8 @@ from skgradood.gradients.capture.functions import (
     CREATIONS,
     DIFFERENCES,
     DIFFERENTIATION,
+    DRAWING_BODIES,
+    DROPOUTS,
     METADATA,
     RANDOM,
     SPREADING,
@@ -24,7 +26,7 @@ from skgradood.gradients.capture.functions import (
     name_of,
     plain,
 )
-from skgradood.gradients.capture.noise import RowNoise
+from skgradood.gradients.capture.noise import RowNoise, UnknownAxisError
 from skgradood.gradients.capture.places import is_place
 from skgradood.gradients.capture.propagation import AxisPropagation, tensors_in
 from skgradood.gradients.capture.recorder import Recorder
@@ -179,7 +181,9 @@ class CaptureMode(TorchFunctionMode):
             return function(*args, **kwargs)
         function = plain(function)
         if function in RANDOM:
-            return self._draw(function, args, kwargs)
+            drawn = self._draw(function, args, kwargs)
+            if drawn is not None:
+                return drawn
         if function in DIFFERENTIATION:
             raise StrategyRefused(
                 f"{name_of(function)} is called inside the log-likelihood, which is not watched"
@@ -310,9 +314,39 @@ class CaptureMode(TorchFunctionMode):
                 return body(*args, **kwargs)
         raise StrategyRefused(f"{name_of(function)} has no rule for parameters that meet data")
 
-    def _draw(self, function: Callable, args: tuple, kwargs: dict) -> Any:
-        drawn = self.noise.draw(function, args, kwargs)
+    def _draw(self, function: Callable, args: tuple, kwargs: dict) -> Tensor | None:
+        """What the rows draw, each for itself; None where that cannot be told."""
+        if function in DROPOUTS:
+            return self._drop(*args, **kwargs)
+        if function in DRAWING_BODIES:
+            body = body_of(function)
+            with self:
+                return body(*args, **kwargs) if body is not None else None
+        if is_in_place(function) and self._leaves_of(args[0]):
+            raise StrategyRefused(f"{name_of(function)} writes random numbers into a parameter")
+        drawn = self.noise.draw(function, args, kwargs, self._axis_for_noise)
         if drawn is None:
-            return function(*args, **kwargs)
-        self.mark(drawn, BatchAxis(0, self.recorder.n, inner=len(drawn) // self.recorder.n))
-        return drawn
+            return None
+        tensor, axis = drawn
+        self.mark(tensor, axis)
+        return tensor
+
+    def _axis_for_noise(self, tensor: Tensor) -> BatchAxis | None:
+        """The axis of data, None for other tensors."""
+        axis = self._axes.get(tensor, _NO_DATA)
+        if axis is None:
+            raise UnknownAxisError
+        return None if axis is _NO_DATA else axis
+
+    def _drop(
+        self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> Tensor | None:
+        """Dropout as torch computes it on a CPU, where it is a product with a draw."""
+        if not training or not 0 < p < 1 or not x.is_cpu or self._axes.get(x, None) is None:
+            return None
+        kept = self._draw(torch.Tensor.bernoulli_, (torch.empty_like(x), 1 - p), {})
+        if kept is None:
+            return None
+        kept.div_(1 - p)
+        with self:
+            return x.mul_(kept) if inplace else x * kept

@@ -17,6 +17,7 @@ from torch import Tensor
 from skgradood.gradients.capture.axes import BatchAxis, axis_of_shadow
 from skgradood.gradients.capture.functions import (
     ALONG_A_DIMENSION,
+    MASKED_COPIES,
     SCATTERS,
     SORTS,
     SUMS_AT_PLACES,
@@ -163,6 +164,8 @@ def axis_of_picked(move: Move, output: Tensor) -> BatchAxis | None:
 
 def axis_after_placing(move: Move) -> BatchAxis | None:
     """The axis of a tensor into which data are written, or at the places of data."""
+    if move.function in MASKED_COPIES:
+        return _axis_of_masked_copy(move)
     places = _places_of(move)
     if places is None:
         return None
@@ -179,6 +182,21 @@ def axis_after_placing(move: Move) -> BatchAxis | None:
     if not torch.equal(places.read(after), written):
         return None  # two samples write to one place
     return _axis_with_gaps(after, move.axes.get(id(target)), move.n, target.device)
+
+
+def _axis_of_masked_copy(move: Move) -> BatchAxis | None:
+    """The axis after ``target.masked_scatter(mask, source)``, which takes the source in turn."""
+    target = move.args[0]
+    mask, source = move.argument(1, "mask"), move.argument(2, "source")
+    shape = torch.broadcast_shapes(target.shape, mask.shape)
+    is_there = mask.to(CPU).expand(shape)
+    taken = shadow_of(source, move.axes).flatten()[: int(is_there.sum())]
+    written = _united(taken, shadow_of(mask, move.axes).expand(shape)[is_there])
+    if written is None:
+        return None
+    after = shadow_of(target, move.axes).expand(shape).masked_scatter(is_there, written)
+    before = move.axes.get(id(target))
+    return _axis_with_gaps(after, before, move.n, target.device)
 
 
 def _adds(move: Move) -> bool:

@@ -48,7 +48,8 @@ class CaptureStrategy(Strategy):
         """
         without_graphs(self.module)
         recorder = Recorder(self.parameters_without_hooks(), len(X), reducer)
-        noise = RowNoise(X, self.log_likelihood.row_seeds)
+        group_size = X.shape[1] if self.log_likelihood.grouped else 1
+        noise = RowNoise(X, self.log_likelihood.row_seeds, group_size=group_size)
         before = [noise.generator.get_state(), *global_rng_states()]
         mode = CaptureMode(X, recorder, self._propagation, noise, RULES)
         with torch.enable_grad():

@@ -20,7 +20,8 @@ from skgradood.gradients.errors import StrategyRefused
 def side_by_side(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> Any:
     """Functions whose tensors have equal dimensions, the parameter with a slice for each sample.
 
-    A class token expanded to the batch and concatenated, learned queries in attention.
+    A class token expanded to the batch and concatenated, learned queries in attention, a learned
+    field that every sample is looked up in.
     """
     tensors = [t for t in tensors_in(args, kwargs) if mode.is_data(t) or mode.is_parameter(t)]
     if len({tensor.ndim for tensor in tensors}) != 1:
@@ -79,7 +80,7 @@ def expand_as(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) 
 
 
 RULES = dict.fromkeys(
-    spellings("cat", "concat", "concatenate", "stack", "gather", "take_along_dim"),
+    spellings("cat", "concat", "concatenate", "stack", "gather", "take_along_dim", "grid_sampler"),
     side_by_side,
 ) | {F.scaled_dot_product_attention: attention, torch.Tensor.__setitem__: setitem}
 RULES |= dict.fromkeys(spellings("expand_as"), expand_as)
