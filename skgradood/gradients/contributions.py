@@ -224,6 +224,11 @@ class OuterContribution(ProductContribution):
         output_gradients = torch.cat([part.output_gradients for part in parts], dim=1)
         return cls(activations, output_gradients, parts[0].shape, parts[0].transposed)
 
+    @property
+    def n_rows(self) -> int:
+        """Rows of the weight as a matrix, before it is viewed in its shape."""
+        return self._left().shape[2]
+
     def _left(self) -> Tensor:
         return self.activations if self.transposed else self.output_gradients
 

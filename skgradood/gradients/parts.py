@@ -44,13 +44,13 @@ class Part(NamedTuple):
         return True
 
 
-def part_of(tensor: Tensor, leaf: Tensor) -> Part | None:
-    """The part of a leaf that a tensor is a view of; None where it is none, or more than that."""
-    if tensor._base is not leaf or not leaf.is_contiguous() or tensor.dtype != leaf.dtype:
+def part_of(tensor: Tensor, whole: Tensor) -> Part | None:
+    """The part of a tensor that another one is a view of; None where it is none, or more."""
+    if tensor._base is not whole or not whole.is_contiguous() or tensor.dtype != whole.dtype:
         return None
     if tensor.is_conj() or tensor.is_neg():
         return None
-    offset = int(tensor.storage_offset() - leaf.storage_offset())
+    offset = int(tensor.storage_offset() - whole.storage_offset())
     part = Part(tuple(tensor.shape), tensor.stride(), offset)
     return part if part.is_injective() else None
 
@@ -60,7 +60,8 @@ def through_view(contribution: Contribution, part: Part, shape: torch.Size) -> C
     if isinstance(contribution, OuterContribution) and part.offset == 0:
         if part == _whole(part.size) and math.prod(part.size) == shape.numel():
             return replace(contribution, shape=shape)
-        if len(shape) == 2 and part == Part((shape[1], shape[0]), (1, shape[1]), 0):
+        is_transposed = len(shape) == 2 and part == Part((shape[1], shape[0]), (1, shape[1]), 0)
+        if is_transposed and contribution.n_rows == shape[1]:
             return replace(contribution, shape=shape, transposed=not contribution.transposed)
     return PartsContribution([part], [contribution], shape)
 

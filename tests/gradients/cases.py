@@ -33,6 +33,7 @@ from tests.gradients import (
 )
 from tests.gradients.building import Case, density, images, squared, tokens
 from tests.gradients.operations import USES
+from tests.gradients.stacked_operations import STACKS
 
 
 def _conv(*layers: nn.Module) -> nn.Module:
@@ -311,7 +312,8 @@ CASES |= {
 }
 
 CASES |= {
-    name: squared(use.build, use.x, func=use.func, looks=use.looks) for name, use in USES.items()
+    name: squared(use.build, use.x, func=use.func, looks=use.looks)
+    for name, use in (USES | STACKS).items()
 }
 
 CASES |= {

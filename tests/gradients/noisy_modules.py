@@ -22,7 +22,7 @@ class Drawing(nn.Module):
         self.layer, self.scale = nn.Linear(d, d), nn.Parameter(torch.zeros(d))
         self.draw = draw
 
-    def log_prob(self, X: Tensor) -> Tensor:
+    def log_prob(self, X: Tensor, generator: torch.Generator | None = None) -> Tensor:
         h = self.layer(X)
         drawn = self.draw(h, X)
         return (drawn * self.scale + h).sin().flatten(1).sum(1) - (h * self.scale).square().sum(1)

@@ -102,6 +102,21 @@ def _scattered_targets(p: SimpleNamespace, x: Tensor) -> Tensor:
     return picked + logits[torch.arange(len(x), device=x.device), classes] * p.w[0, 0]
 
 
+def _rows_by_keywords(p: SimpleNamespace, x: Tensor) -> Tensor:
+    rows = torch.argwhere(input=x[:, 0] > 0)[:, 0]
+    picked = torch.index_select(input=x @ p.w, dim=0, index=rows)
+    ordered = torch.gather(input=picked, dim=1, index=picked.argsort(1, descending=True))
+    both = torch.index_add(input=x, dim=0, index=rows, source=ordered)
+    return both.masked_scatter(mask=both > 1, source=(both * p.v)[both > 1])
+
+
+def _values_in_order(p: SimpleNamespace, x: Tensor) -> Tensor:
+    order = x[:, 0].argsort(stable=True)
+    values = torch.sort(input=x[:, 0], stable=True).values * p.v[0]
+    back = torch.zeros_like(order).scatter_(0, order, torch.arange(len(x), device=x.device))
+    return (x[order] * p.v).tanh()[back] * values[back][:, None]
+
+
 def _triangular(p: SimpleNamespace, x: Tensor) -> Tensor:
     factor = p.w.tril(-1)
     rows = factor[1:]
@@ -155,54 +170,6 @@ USES: dict[str, Use] = {
     ),
     "matmul_of_data_and_constant": Use(
         lambda p, x: (x @ torch.arange(4, dtype=x.dtype, device=x.device)).sin()[:, None] * p.w, W
-    ),
-    # Stacks of matrices: one for each head, or expert, with the samples before it or after.
-    "matrices_of_heads": Use(lambda p, x: x @ p.w, {"w": (4, 3, 2)}, (4, 4, 5, 3)),
-    "matrices_of_heads_from_the_left": Use(
-        lambda p, x: torch.matmul(p.w, x), {"w": (2, 4, 3)}, (4, 2, 3, 4)
-    ),
-    "matrices_broadcast_over_heads": Use(
-        lambda p, x: x[:, None] @ p.w + x[:, :, None] @ p.v, {"w": (4, 4, 3), "v": (4, 3)},
-        (4, 4, 4),
-    ),
-    "matrices_of_which_one_is_alone": Use(lambda p, x: x @ p.w, {"w": (1, 4, 3)}, (4, 2, 4, 4)),
-    "every_row_to_every_expert": Use(
-        lambda p, x: torch.bmm(x.repeat(3, 1).view(3, len(x), 4), p.w).movedim(1, 0),
-        {"w": (3, 4, 2)},
-    ),
-    "experts_with_rows_last": Use(
-        lambda p, x: (p.w @ x.T).movedim(-1, 0), {"w": (3, 2, 4)}
-    ),
-    "experts_of_derived_weights": Use(
-        lambda p, x: (x.expand(4, len(x), 4) @ p.w.exp()).sum(0), {"w": (4, 4, 2)}
-    ),
-    "einsum_heads_to_features": Use(
-        lambda p, x: torch.einsum("bthd,hdf->btf", x, p.w), {"w": (2, 3, 4)}, (4, 4, 2, 3)
-    ),
-    "einsum_features_to_heads": Use(
-        lambda p, x: torch.einsum("fhd,btf->hbtd", p.w, x).transpose(0, 1), {"w": (4, 2, 3)},
-        (4, 5, 4),
-    ),
-    "einsum_one_matrix_a_head": Use(
-        lambda p, x: torch.einsum("bthd,hkd->bhkt", x, p.w), {"w": (2, 3, 4)}, (4, 5, 2, 4)
-    ),
-    "einsum_interleaved": Use(
-        lambda p, x: torch.einsum("btf,hfd->bthd", x, p.w), {"w": (2, 4, 3)}, (4, 5, 4)
-    ),
-    "einsum_sums_positions": Use(
-        lambda p, x: torch.einsum("bti,io->bo", x, p.w), {"w": (4, 3)}, (4, 4, 4)
-    ),
-    "einsum_sums_what_is_free": Use(
-        lambda p, x: torch.einsum("bi,io->b", x, p.w), {"w": (4, 3)}
-    ),
-    "einsum_broadcasts": Use(
-        lambda p, x: torch.einsum("bhi,hio->bho", x, p.w), {"w": (1, 4, 3)}, (4, 2, 4)
-    ),
-    "einsum_of_parameters_by_sample": Use(
-        lambda p, x: torch.einsum("bi,bio->bo", x, p.w.expand(len(x), -1, -1)), {"w": (1, 4, 3)}
-    ),
-    "einsum_numbers": Use(
-        lambda p, x: torch.einsum("bi,i->bi", x, p.w), W
     ),
     # Systems, distances, similarities.
     "solve_triangular_rows": Use(
@@ -261,6 +228,14 @@ USES: dict[str, Use] = {
     "embedding_bag_max": Use(lambda p, x: F.embedding_bag(x.long() % 4, p.w, mode="max"), MATRIX),
     "embedding_twice_and_tied": Use(
         lambda p, x: F.embedding(x.long() % 4, p.w) @ p.w.T + p.w[x.long() % 4], MATRIX
+    ),
+    "rows_by_keywords": Use(_rows_by_keywords, MATRIX | VECTOR, func=False, looks=True),
+    "values_in_order": Use(_values_in_order, VECTOR, func=False, looks=True),
+    "field": Use(
+        lambda p, x: F.grid_sample(
+            p.w.expand(len(x), -1, -1, -1), x[:, None, None, :2].tanh(), align_corners=False
+        ).flatten(1),
+        {"w": (1, 2, 4, 4)},
     ),
     "choice_of_numbers": Use(lambda p, x: torch.where(x > 0, 2.0, 0.5) * p.w, W),
     "gather_within_samples": Use(_scattered_targets, MATRIX, looks=True),

@@ -7,6 +7,7 @@ import torch
 
 from skgradood.gradients import GradientEngine, SquaredNorms, layer_layout
 from skgradood.gradients.contributions import OuterContribution
+from skgradood.gradients.derived import ScaledContribution
 from skgradood.gradients.parts import PartsContribution
 from tests.gradients.cases import CASES
 
@@ -38,6 +39,10 @@ def kinds_of(name: str) -> set[type]:
 @pytest.mark.parametrize("name", LINEAR)
 def test_stacks_of_matrices(name):
     assert kinds_of(name) == {OuterContribution}
+
+
+def test_a_stack_made_by_a_function_is_carried_down_as_a_whole():
+    assert kinds_of("experts_of_derived_weights") == {ScaledContribution}
 
 
 @pytest.mark.parametrize("name", OF_EACH_SAMPLE)

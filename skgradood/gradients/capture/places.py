@@ -62,13 +62,18 @@ class Move:
             return self.args[place]
         return next((self.kwargs[name] for name in names if name in self.kwargs), None)
 
+    @property
+    def target(self) -> Tensor:
+        """From which is picked, or into which is put."""
+        return self.argument(0, "input", "self")
+
     @cached_property
     def index(self) -> tuple:
         """The parts of the index, of a function that has one for the dimensions in turn."""
         if self.function not in ALONG_A_DIMENSION:
             given = self.argument(1, "indices")
             return tuple(given) if isinstance(given, (tuple, list)) else (given,)
-        dim = self.argument(1, "dim") % self.args[0].ndim
+        dim = self.argument(1, "dim") % self.target.ndim
         return (*[slice(None)] * dim, self.argument(2, "index"))
 
     @cached_property
@@ -78,7 +83,7 @@ class Move:
             return 0
         named = sum(_n_dims(part) for part in self.index)
         of_data = [t.ndim - self.axes[id(t)].dim - 1 for t in self._values if id(t) in self.axes]
-        return max(0, min([self.args[0].ndim - named, *of_data]))
+        return max(0, min([self.target.ndim - named, *of_data]))
 
     @property
     def value(self) -> Any:
@@ -88,7 +93,7 @@ class Move:
 
     @property
     def _values(self) -> list[Tensor]:
-        return [t for t in (self.args[0], self.value) if isinstance(t, Tensor)]
+        return [t for t in (self.target, self.value) if isinstance(t, Tensor)]
 
     def shadow(self, tensor: Tensor) -> Tensor:
         """The shadow of a tensor of values, with a single place along whole dimensions."""
@@ -134,16 +139,16 @@ def axis_of_sorted(move: Move, order: Tensor) -> BatchAxis | None:
 
     ``order`` tells where they were before.
     """
-    tensor = move.args[0]
+    tensor = move.target
     moved = shadow_of(tensor, move.axes).gather(_dim_of_sort(move), order.to(CPU))
     return axis_of_shadow(moved, move.n, tensor.device)
 
 
 def sorts_samples(move: Move) -> bool:
     """Whether a function brings the samples of data into the order of some numbers."""
-    if move.function not in SORTS or not move.args or id(move.args[0]) not in move.axes:
+    if move.function not in SORTS or id(move.target) not in move.axes:
         return False
-    return _dim_of_sort(move) % move.args[0].ndim == move.axes[id(move.args[0])].dim
+    return _dim_of_sort(move) % move.target.ndim == move.axes[id(move.target)].dim
 
 
 def _dim_of_sort(move: Move) -> int:
@@ -156,7 +161,7 @@ def axis_of_picked(move: Move, output: Tensor) -> BatchAxis | None:
     places = _places_of(move)
     if places is None:
         return None
-    belongs = _united(places.read(move.shadow(move.args[0])), places.owners)
+    belongs = _united(places.read(move.shadow(move.target)), places.owners)
     if belongs is None or belongs.shape != move.thin(output.shape):
         return None
     return axis_of_shadow(belongs, move.n, output.device)
@@ -169,7 +174,7 @@ def axis_after_placing(move: Move) -> BatchAxis | None:
     places = _places_of(move)
     if places is None:
         return None
-    target = move.args[0]
+    target = move.target
     before = move.shadow(target)
     there = places.read(before)
     written = _written(move, there.shape, places.owners)
@@ -186,7 +191,7 @@ def axis_after_placing(move: Move) -> BatchAxis | None:
 
 def _axis_of_masked_copy(move: Move) -> BatchAxis | None:
     """The axis after ``target.masked_scatter(mask, source)``, which takes the source in turn."""
-    target = move.args[0]
+    target = move.target
     mask, source = move.argument(1, "mask"), move.argument(2, "source")
     shape = torch.broadcast_shapes(target.shape, mask.shape)
     is_there = mask.to(CPU).expand(shape)
@@ -261,7 +266,7 @@ def _places_of(move: Move) -> _Places | None:
             shadow_of(along, move.axes),
         )
     parts = _by_numbers(move.index, move.axes)
-    owners = None if parts is None else _owners_of_parts(move.thin(move.args[0].shape), parts)
+    owners = None if parts is None else _owners_of_parts(move.thin(move.target.shape), parts)
     if parts is None or owners is None:
         return None
     places = tuple(part.places if isinstance(part, _Part) else part for part in parts)

@@ -123,9 +123,10 @@ class AxisPropagation:
         """Where some data have no axis: known if these are integers that tell a place."""
         axes = {id(tensor): axis for tensor, axis in inputs if axis is not None}
         others = [tensor for tensor, axis in inputs if axis is None]
-        if not axes or not all(is_place(tensor) and tensor is not args[0] for tensor in others):
+        move = Move(function, args, kwargs, axes, n)
+        if not axes or not all(is_place(t) and t is not move.target for t in others):
             return [None] * len(outputs)
-        found = self._by_numbers(Move(function, args, kwargs, axes, n), outputs)
+        found = self._by_numbers(move, outputs)
         self.reads_several = self.reads_several or any(axis is not None for axis in found)
         return found
 

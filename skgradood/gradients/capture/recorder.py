@@ -70,12 +70,11 @@ class Recorder:
                 raise StrategyRefused(
                     f"a tensor computed from {sorted(use.leaves)} is written into after data met it"
                 )
-            of_leaf = self._through_view(use, contribution)
-            if of_leaf is None:
-                _, uses = self._carried.setdefault(id(use.tensor), (use, []))
-                uses.append(contribution)
-                return
-            contribution = of_leaf
+            use, contribution = self._through_view(use, contribution)
+        if not self._is_leaf(use):
+            _, uses = self._carried.setdefault(id(use.tensor), (use, []))
+            uses.append(contribution)
+            return
         (name,) = use.leaves
         self._received[name].append(contribution)
         self._awaited[name] -= 1
@@ -99,13 +98,13 @@ class Recorder:
     def _is_leaf(self, use: Use) -> bool:
         return len(use.leaves) == 1 and use.tensor is self.parameters[next(iter(use.leaves))]
 
-    def _through_view(self, use: Use, contribution: Contribution) -> Contribution | None:
-        """What a leaf receives from a view of it; None where the tensor is no view of one."""
-        leaf, *others = (self.parameters[name] for name in use.leaves)
-        part = part_of(use.tensor, leaf) if not others else None
-        if part is None or not is_linear_backwards(use.tensor):
-            return None
-        return through_view(contribution, part, leaf.shape)
+    def _through_view(self, use: Use, contribution: Contribution) -> tuple[Use, Contribution]:
+        """What a whole tensor receives from a part of it; the same where the use is of no part."""
+        whole = use.tensor._base
+        part = None if whole is None else part_of(use.tensor, whole)
+        if whole is None or part is None or not is_linear_backwards(use.tensor):
+            return use, contribution
+        return Use(self, whole, use.leaves), through_view(contribution, part, whole.shape)
 
     def _emit(self, name: str) -> None:
         parameter = self.parameters[name]
