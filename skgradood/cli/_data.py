@@ -89,8 +89,10 @@ def check_destination(out: str, *inputs: str) -> Path:
     OSError
         If it cannot be written.
     ValueError
-        If it is one of the inputs.
+        If it is one of the inputs, or "-", where other commands write to standard output.
     """
+    if out == "-":
+        raise ValueError("--out - is no file, and this does not go to standard output; name a file")
     try_replacing(out)
     for path in inputs:
         if os.path.exists(out) and os.path.exists(path) and os.path.samefile(out, path):

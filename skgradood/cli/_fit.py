@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
@@ -48,6 +49,8 @@ _SIDES: dict[Any, tuple[int, int]] = {VAE: (8, 1), Glow: (4, 4)}
 _MODEL_SHARE = 0.6  # the rest is halved: for the density, and for calibration
 _FEWEST_SAMPLES = 20
 _FEW_REFERENCE = 100  # fewer rows leave a covariance of dozens of layers mostly to shrinkage
+_MANY_PARAMETERS = 1_000_000
+_PARAMETERS_A_ROW = 1_000
 _LARGEST = 1e150  # the squares of larger numbers, of which scales are made, are infinite
 
 
@@ -90,6 +93,8 @@ def fit(
     module = _choose_module(model, samples)
     _check_sides(module, samples, train)
     training, reference, calibration = _divide(samples.X, seed)
+    if not samples.are_images:
+        _warn_of_size(module, samples.shape, len(training))
     say(
         f"{len(samples.names)} samples of shape {samples.X.shape[1:]}: {len(training)} train "
         f"{module.__name__}, {len(reference)} fit the density, {len(calibration)} calibrate"
@@ -159,6 +164,19 @@ def _divide(X: Any, seed: int) -> tuple[Any, Any, Any]:
             f"warning: {len(reference)} samples are few to fit the density; give more training data"
         )
     return training, reference, calibration
+
+
+def _warn_of_size(module: Any, shape: tuple[int, ...], n_training: int) -> None:
+    """Tell of a model with far more parameters than rows can determine: it grows as columns²."""
+    with torch.device("meta"):
+        n_parameters = sum(p.numel() for p in module(input_shape=shape).parameters())
+    if n_parameters > max(_MANY_PARAMETERS, _PARAMETERS_A_ROW * n_training):
+        complain(
+            f"warning: {module.__name__} of {shape[0]} columns has {n_parameters / 1e6:.1f} "
+            f"million parameters for {n_training} training rows: it will know these by heart, take "
+            "long to fit and much space to save; give fewer columns (a selection, principal "
+            "components), or more rows"
+        )
 
 
 def _make_net(module: Any, seed: int, *, epochs: int, **options: Any) -> GenerativeNet:

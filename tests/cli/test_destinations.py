@@ -51,6 +51,12 @@ def test_names_that_are_no_text_are_escaped(image_detector, digits, tmp_path):
     assert r"\udce9t\udce9.png" in out.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("command", [["fit"], ["report", "det.skg"]])
+def test_a_dash_is_no_name_where_nothing_goes_to_standard_output(command, tmp_path, capsys):
+    assert main([*command, str(tmp_path), "--out", "-"]) == 1
+    assert_one_line_error(capsys, "--out - is no file", "name a file")
+
+
 @pytest.mark.parametrize("command", [["fit"], ["score", "det.skg"], ["report", "det.skg"]])
 def test_no_input_is_overwritten(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -8,7 +8,9 @@ from PIL import Image
 from sklearn.frozen import FrozenEstimator
 
 from skgradood.cli import main
+from skgradood.cli._fit import _warn_of_size
 from skgradood.detectors import ChiSquareJointDensity, ConformalDetector
+from skgradood.models import RealNVP
 from skgradood.persistence import load, save
 from tests.cli.told import assert_one_line_error, read_csv
 
@@ -173,3 +175,13 @@ def test_rows_have_no_size(table_detector, tmp_path, capsys):
         arguments = ["score", str(table_detector), str(data), "--size", "4", "4"]
         assert main([*arguments, "--out", str(tmp_path / "x.csv")]) == 1
         assert_one_line_error(capsys, "--size is for images", "holds rows")
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "told"), [(1000, 60, "9.8 million"), (1000, 60_000, None), (30, 12, None)]
+)
+def test_more_parameters_than_rows_determine_are_told_of(columns, rows, told, capsys):
+    _warn_of_size(RealNVP, (columns,), rows)
+    warning = capsys.readouterr().err
+    assert bool(warning) == (told is not None)
+    assert told is None or (told in warning and f"{rows} training rows" in warning)
