@@ -118,8 +118,57 @@ class CausalTransformer(nn.Module):
         h = self.tokens(X) + self.positions[: X.shape[1]]
         for layer in self.layers:
             h = layer(h, src_mask=mask, is_causal=True)
+        return self._log_likelihood(h, X)
+
+    def _log_likelihood(self, h: Tensor, X: Tensor) -> Tensor:
         logits = F.linear(h, self.tokens.weight).log_softmax(-1)[:, :-1]
         return logits.gather(-1, X[:, 1:, None]).sum((1, 2))
+
+
+class ExpertLayer(nn.Module):
+    """Attention whose projections are einsums over heads, then two of eight experts a position."""
+
+    def __init__(self, width: int, n_heads: int = 8, n_experts: int = 8) -> None:
+        super().__init__()
+        size, hidden = width // n_heads, 2 * width
+        self.norm1, self.norm2 = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.projections = nn.Parameter(torch.randn(3, width, n_heads, size) / math.sqrt(width))
+        self.joined = nn.Parameter(torch.randn(n_heads, size, width) / math.sqrt(width))
+        self.router = nn.Linear(width, n_experts)
+        self.up = nn.Parameter(torch.randn(n_experts, hidden, width) / math.sqrt(width))
+        self.down = nn.Parameter(torch.randn(n_experts, width, hidden) / math.sqrt(hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, positions, width) to the same."""
+        h = self.norm1(x)
+        q, k, v = (torch.einsum("btw,whd->bhtd", h, p) for p in self.projections)
+        h = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + torch.einsum("bhtd,hdw->btw", h, self.joined)
+        return x + self._by_experts(self.norm2(x).flatten(0, 1)).view_as(x)
+
+    def _by_experts(self, x: Tensor) -> Tensor:
+        weights, chosen = self.router(x).softmax(-1).topk(2, -1)
+        out = torch.zeros_like(x)
+        for k in range(len(self.up)):
+            rows, places = torch.where(chosen == k)
+            h = F.linear(F.gelu(F.linear(x[rows], self.up[k])), self.down[k])
+            out.index_add_(0, rows, h * weights[rows, places, None])
+        return out
+
+
+class ExpertTransformer(CausalTransformer):
+    """Four layers of 256 with 8 heads and 8 experts of 512 units, over 64 tokens."""
+
+    def __init__(self, size: int = 256, width: int = 256, n_layers: int = 4) -> None:
+        super().__init__(size, width, 0)
+        self.layers = nn.ModuleList(ExpertLayer(width) for _ in range(n_layers))
+
+    def log_prob(self, X: Tensor) -> Tensor:
+        """Rows of tokens (n, 64) to (n,)."""
+        h = self.tokens(X) + self.positions[: X.shape[1]]
+        for layer in self.layers:
+            h = layer(h)
+        return self._log_likelihood(h, X)
 
 
 class GatedLayer(nn.Module):
@@ -233,6 +282,7 @@ ZOO = {
     "ResNet-18": Entry(ResNet18, lambda n: torch.randn(n, 3, 32, 32)),
     "U-Net": Entry(UNet, lambda n: torch.randn(n, 3, 32, 32)),
     "transformer": Entry(CausalTransformer, lambda n: torch.randint(0, 256, (n, 64))),
+    "experts": Entry(ExpertTransformer, lambda n: torch.randint(0, 256, (n, 64))),
     "row MLP": Entry(RowMLP, lambda n: torch.randn(n, 32)),
     "row flow": Entry(
         lambda: _without_zeros(RealNVP(input_shape=(8,))), lambda n: torch.randn(n, 8)

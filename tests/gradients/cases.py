@@ -272,7 +272,7 @@ CASES: dict[str, Case] = {
         lambda: hard_modules.DividedByBatchSize(5), (4, 5), strategy="func", warns="couple the rows"
     ),
     "packed_sequences": squared(
-        lambda: recurrent_modules.Packed(3), (3, 4, 3), strategy="loop", warns="packed"
+        lambda: recurrent_modules.Packed(3), (3, 4, 3), func=False, looks=True
     ),
     "recurrence_over_the_batch": squared(
         lambda: recurrent_modules.SamplesAsTimes(3), (3, 2, 3),
@@ -334,6 +334,13 @@ CASES |= {
     "overlapping_parts": squared(lambda: expert_modules.OverlappingParts(4), (5, 3, 4)),
 }
 
+CASES |= {
+    f"packed_{name}": squared(
+        lambda build=build: recurrent_modules.PackedByData(build()), (5, 6, 3),
+        func=False, looks=True,
+    )
+    for name, build in recurrent_modules.PACKED.items()
+}  # fmt: skip
 CASES |= {
     f"noise_drawn_by_{name}": density(partial(noisy_modules.Drawing, 5, draw), (4, 5), func=False)
     for name, draw in noisy_modules.DRAWN.items()

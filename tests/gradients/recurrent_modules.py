@@ -73,6 +73,37 @@ class Packed(nn.Module):
         return self.recurrent(packed)[1][0][0]
 
 
+class PackedByData(nn.Module):
+    """Sequences that are as long as they have positive numbers, in any order, packed and unpacked.
+
+    Two lengths may be equal; what is beyond a sequence's end does not matter.
+    """
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.recurrent = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        lengths = (x[:, :, 0] > 0).sum(1).clamp_min(1).cpu()
+        first = self.recurrent.batch_first
+        x = x if first else x.transpose(0, 1)
+        packed = rnn.pack_padded_sequence(x, lengths, batch_first=first, enforce_sorted=False)
+        out, last = self.recurrent(packed)
+        last = last[0] + last[1].mean(-1, keepdim=True) if isinstance(last, tuple) else last
+        dim = 1 if first else 0
+        out, _ = rnn.pad_packed_sequence(out, batch_first=first, total_length=x.shape[dim])
+        out = out if first else out.transpose(0, 1)
+        return torch.cat([out.flatten(1), last.transpose(0, 1).flatten(1)], 1)
+
+
+PACKED = {
+    "lstm": lambda: nn.LSTM(3, 4, 2, batch_first=True),
+    "gru_both_ways": lambda: nn.GRU(3, 4, 2, bidirectional=True, batch_first=True),
+    "elman_times_first": lambda: nn.RNN(3, 4, bidirectional=True),
+    "lstm_projected": lambda: nn.LSTM(3, 4, 2, bidirectional=True, proj_size=2, batch_first=True),
+}
+
+
 class SamplesAsTimes(nn.Module):
     """The recurrence runs over the rows of the batch."""
 

@@ -83,8 +83,10 @@ SPREADING = spellings("add", "sub", "subtract", "expand", "expand_as", "broadcas
 }
 DIFFERENCES = spellings("sub", "subtract")
 
-# Tensors of constants, in the shape or with the dtype of the first argument.
+# Tensors of constants: in the shape or with the dtype of the first argument, or of sizes that
+# tensors tell.
 CREATIONS = spellings(
+    *("zeros", "ones", "empty"),
     *("zeros_like", "ones_like", "full_like", "empty_like"),
     *("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", "new"),
 )
@@ -116,6 +118,9 @@ POSITIONS = spellings("nonzero", "argwhere")
 CHOICES = spellings("where")
 
 SORTS = spellings("sort")
+
+# Of a batch of sequences, those of each time after those of the time before, and back.
+PACKINGS = spellings("_pack_padded_sequence", "_pad_packed_sequence")
 
 # What picks elements at places told by integers or masks, and what writes there: a value in the
 # place of another, or sums of both.

@@ -144,6 +144,13 @@ def axis_of_sorted(move: Move, order: Tensor) -> BatchAxis | None:
     return axis_of_shadow(moved, move.n, tensor.device)
 
 
+def axis_of_packed(move: Move, output: Tensor) -> BatchAxis | None:
+    """The axis of sequences that are packed by their lengths, or unpacked."""
+    target, told, *rest = move.args
+    moved, _ = move.function(shadow_of(target, move.axes), told.to(CPU), *rest)
+    return axis_of_shadow(moved, move.n, output.device)
+
+
 def sorts_samples(move: Move) -> bool:
     """Whether a function brings the samples of data into the order of some numbers."""
     if move.function not in SORTS or id(move.target) not in move.axes:
@@ -226,8 +233,11 @@ def _written(move: Move, shape: torch.Size, owners: Tensor) -> Tensor | None:
 def _axis_with_gaps(
     shadow: Tensor, before: BatchAxis | None, n: int, device: torch.device
 ) -> BatchAxis | None:
-    """The axis of a shadow in which an element of no sample may lie among those of any."""
-    if shadow.all():
+    """The axis of a shadow in which an element of no sample may lie among those of any.
+
+    Data keep the axis that they had ``before``: others may look at the same memory.
+    """
+    if before is None and shadow.all():
         return axis_of_shadow(shadow, n, device)
     for axis in _even_axes(shadow.shape, n) if before is None else iter((before,)):
         if ((shadow == axis.shadow(shadow.shape, CPU)) | (shadow == 0)).all():

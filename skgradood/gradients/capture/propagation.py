@@ -21,6 +21,7 @@ from skgradood.gradients.capture.functions import (
     INDEXING,
     MOVES,
     NORMALISATIONS,
+    PACKINGS,
     PICKS,
     PLACINGS,
     POSITIONS,
@@ -29,6 +30,7 @@ from skgradood.gradients.capture.functions import (
 from skgradood.gradients.capture.places import (
     Move,
     axis_after_placing,
+    axis_of_packed,
     axis_of_picked,
     axis_of_positions,
     axis_of_sorted,
@@ -136,6 +138,9 @@ class AxisPropagation:
             return [axis_of_picked(move, outputs[0])]
         if move.function in PLACINGS:
             return [axis_after_placing(move)]
+        if move.function in PACKINGS:  # the lengths are those of several samples
+            self.reads_several = True
+            return [axis_of_packed(move, outputs[0]), None]
         if sorts_samples(move):  # what was where is a matter of several samples
             self.reads_several = True
             return [axis_of_sorted(move, outputs[1]), None]
