@@ -162,7 +162,7 @@ CASES: dict[str, Case] = {
     ),
     "mixtral_batched": _language(lambda: mixtral(experts_implementation="batched_mm")),
     "mixtral_eager": _language(lambda: mixtral(experts_implementation="eager")),
-    "mamba": _language(mamba),
+    "mamba": _language(mamba, inside=torch.float32),
     # What is small and computed in single precision from parameters in double.
     "mamba_many_rows": _language(mamba, rows=32, dtypes=(torch.float32,)),
     "xlnet": _language(xlnet, XLNET),
