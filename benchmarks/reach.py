@@ -1,10 +1,10 @@
 """Which architectures of transformers `capture` serves, and whether norms are the loop's.
 
-``python -m benchmarks.reach causal --experts eager`` builds every kind of causal language model that
-can be had in a small size without knowing it (a table of usual option names is applied to its
+``python -m benchmarks.reach causal --experts eager`` builds every kind of causal language model
+that can be had in a small size without knowing it (a table of usual option names is applied to its
 configuration), with random weights, and prints one line for each: the strategy that
-``engine="auto"`` ends up with, the largest difference from ``engine="loop"`` as a share of the largest
-squared norm, and why it fell back. Kinds that cannot be built so are listed with the reason.
+``engine="auto"`` ends up with, the largest difference from ``engine="loop"`` as a share of the
+largest squared norm, and why it fell back. What cannot be built so is listed with the reason.
 """
 
 from __future__ import annotations
