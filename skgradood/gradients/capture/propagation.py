@@ -110,7 +110,7 @@ class AxisPropagation:
         if key is not None:
             self._known[key] = found
         if any(axis is None for axis in found):
-            return self._by_numbers(Move(function, args, kwargs, axes, n), outputs)
+            return self._by_numbers(Move(function, args, kwargs, axes, n), outputs) or found
         return found
 
     def _of_several(
@@ -128,12 +128,12 @@ class AxisPropagation:
         move = Move(function, args, kwargs, axes, n)
         if not axes or not all(is_place(t) and t is not move.target for t in others):
             return [None] * len(outputs)
-        found = self._by_numbers(move, outputs)
+        found = self._by_numbers(move, outputs) or [None] * len(outputs)
         self.reads_several = self.reads_several or any(axis is not None for axis in found)
         return found
 
-    def _by_numbers(self, move: Move, outputs: list[Tensor]) -> list[BatchAxis | None]:
-        """The axes where they depend on the numbers in a tensor, in this batch."""
+    def _by_numbers(self, move: Move, outputs: list[Tensor]) -> list[BatchAxis | None] | None:
+        """The axes where they depend on the numbers in a tensor, in this batch; None elsewhere."""
         if move.function in PICKS:
             return [axis_of_picked(move, outputs[0])]
         if move.function in PLACINGS:
@@ -144,7 +144,7 @@ class AxisPropagation:
         if sorts_samples(move):  # what was where is a matter of several samples
             self.reads_several = True
             return [axis_of_sorted(move, outputs[1]), None]
-        return [None] * len(outputs)
+        return None
 
     def after_assignment(
         self, args: tuple, inputs: list[tuple[Tensor, BatchAxis | None]], n: int
