@@ -102,6 +102,11 @@ def _scattered_targets(p: SimpleNamespace, x: Tensor) -> Tensor:
     return picked + logits[torch.arange(len(x), device=x.device), classes] * p.w[0, 0]
 
 
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    ones = torch.ones(x.shape[1], dtype=x.dtype, device=x.device)
+    return 0.3 * ones, 2 * ones
+
+
 def _rows_by_keywords(p: SimpleNamespace, x: Tensor) -> Tensor:
     rows = torch.argwhere(input=x[:, 0] > 0)[:, 0]
     picked = torch.index_select(input=x @ p.w, dim=0, index=rows)
@@ -236,6 +241,12 @@ USES: dict[str, Use] = {
             p.w.expand(len(x), -1, -1, -1), x[:, None, None, :2].tanh(), align_corners=False
         ).flatten(1),
         {"w": (1, 2, 4, 4)},
+    ),
+    "one_of_several_outputs": Use(
+        lambda p, x: (
+            torch.native_batch_norm(x, None, None, *_statistics(x), False, 0.1, 1e-3)[0] * p.w
+        ),
+        W,
     ),
     "choice_of_numbers": Use(lambda p, x: torch.where(x > 0, 2.0, 0.5) * p.w, W),
     "gather_within_samples": Use(_scattered_targets, MATRIX, looks=True),
