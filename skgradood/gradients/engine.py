@@ -35,6 +35,7 @@ from skgradood.gradients.verification import (
     Probe,
     find_differing_value,
     find_disagreement,
+    find_neighbours,
 )
 
 STRATEGIES = {strategy.name: strategy for strategy in (CaptureStrategy, FuncStrategy, LoopStrategy)}
@@ -186,7 +187,10 @@ class GradientEngine:
                 values = self._attempt(strategy, batch, reducer)
             except Exception as error:
                 # The last strategy's errors are the model's own; so is running out of memory.
-                if last or isinstance(error, LogLikelihoodError) or is_out_of_memory(error):
+                is_final = last or is_out_of_memory(error)
+                if isinstance(error, LogLikelihoodError):
+                    is_final = is_final or self._is_of_the_model(batch)
+                if is_final:
                     if reasons:
                         error.add_note(
                             f"raised by {strategy.name!r}, after other ways had failed: "
@@ -217,13 +221,15 @@ class GradientEngine:
         elif self._verified:
             reducer.begin(len(batch), batch.device)
             values = strategy.run(batch, reducer)
-            disagreement = self._look_again(batch, values) if strategy.is_unsure else None
+            disagreement = self._look_again(strategy, batch, values)
         else:
             probe = Probe(self.module, sorted({0, len(batch) - 1}))
             receiver = Both(reducer, probe)
             receiver.begin(len(batch), batch.device)
             values = strategy.run(batch, receiver)
             disagreement = find_disagreement(self.module, self.log_likelihood, batch, probe, values)
+            if disagreement is None and strategy.leaves_out:
+                disagreement = find_neighbours(strategy, batch, values)
         if disagreement is not None:
             raise StrategyRefused(
                 f"its results are not those of single samples ({disagreement}); does the model "
@@ -232,12 +238,26 @@ class GradientEngine:
         reducer.commit()
         return values
 
-    def _look_again(self, batch: Tensor, values: Tensor) -> Disagreement | None:
-        """Verify the values of two rows: the last one, and one elsewhere in every batch."""
+    def _look_again(self, strategy: Strategy, batch: Tensor, values: Tensor) -> Disagreement | None:
+        """Verify a later batch: all values, those of the last row and of another one, or none."""
+        if strategy.leaves_out:
+            return find_neighbours(strategy, batch, values)
+        if not strategy.is_unsure:
+            return None
         self._n_looks += 1
         other = int(len(batch) * (self._n_looks * _GOLDEN_RATIO % 1))
         rows = sorted({other, len(batch) - 1})
         return find_differing_value(self.module, self.log_likelihood, batch, rows, values)
+
+    def _is_of_the_model(self, batch: Tensor) -> bool:
+        """Whether log-likelihoods are not as they should be in an ordinary pass either."""
+        try:
+            with isolated_rng(0), torch.enable_grad():
+                generator = torch.Generator(device=batch.device).manual_seed(0)
+                self.log_likelihood(self.module, batch, generator)
+        except Exception:
+            return True
+        return False
 
 
 def _check_options(module: Any, engine: str, batch_size: int | str) -> None:

@@ -75,6 +75,19 @@ class SquaredNorms:
         return self._committed.whole().cpu().double().numpy()
 
 
+class NoGradients:
+    """Receives nothing, where a pass is run for its log-likelihoods."""
+
+    def begin(self, n: int, device: torch.device) -> None:
+        """Nothing is kept."""
+
+    def update(self, gradient: LayerGradient) -> None:
+        """Nothing is kept."""
+
+    def commit(self) -> None:
+        """Nothing is kept."""
+
+
 class Both:
     """Hands every layer to two reducers."""
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from skgradood.gradients.errors import StrategyRefused
 from skgradood.gradients.layers import trainable_parameters
 from skgradood.gradients.likelihood import LogLikelihood
-from skgradood.gradients.reducers import Reducer
+from skgradood.gradients.reducers import NoGradients, Reducer
 
 
 class Strategy(ABC):
@@ -39,6 +39,11 @@ class Strategy(ABC):
         """Whether each batch is to be verified: one may be right, and the next one not."""
         return False
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether rows are left out by their places, which may change the results of any row."""
+        return False
+
     def parameters_without_hooks(self) -> dict[str, nn.Parameter]:
         """Trainable parameters, for strategies that form no gradient as autograd does.
 
@@ -62,3 +67,7 @@ class Strategy(ABC):
         StrategyRefused
             If the strategy cannot serve this model.
         """
+
+    def values(self, X: Tensor) -> Tensor:
+        """Log-likelihoods (n,) in nats; nothing is done with gradients."""
+        return self.run(X, NoGradients())

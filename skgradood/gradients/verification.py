@@ -16,6 +16,7 @@ from skgradood.gradients.likelihood import LogLikelihood
 from skgradood.gradients.loop import LoopStrategy, emit_row
 from skgradood.gradients.precision import AUTOCAST, is_half
 from skgradood.gradients.reducers import SquaredNorms
+from skgradood.gradients.strategy import Strategy
 
 # A random component of a gradient's error is hardly ever so many times its usual size.
 _SIGMAS = 4
@@ -92,12 +93,13 @@ class Disagreement:
     what: str
     row: int
     in_batch: float
-    alone: float
+    otherwise: float
+    elsewhere: str = "alone"
 
     def __str__(self) -> str:
         return (
             f"{self.what} of row {self.row} is {self.in_batch:.6g} in the batch but "
-            f"{self.alone:.6g} alone"
+            f"{self.otherwise:.6g} {self.elsewhere}"
         )
 
 
@@ -157,14 +159,35 @@ def find_differing_value(
     return _differing_value(rows, values[rows], alone, tolerance)
 
 
+def find_neighbours(strategy: Strategy, X: Tensor, values: Tensor) -> Disagreement | None:
+    """Compare all log-likelihoods of a batch with those in other places, among fewer neighbours.
+
+    In each half of the batch the last row comes first: rows that take others' places, or are
+    served because they are first, or at even places, come out otherwise.
+    """
+    with _PrecisionMode() as precisions:
+        apart = torch.empty_like(values)
+        for half in torch.arange(len(X), device=X.device).chunk(2):
+            order = half.roll(1)
+            alone = LoopStrategy(strategy.module, strategy.log_likelihood)
+            apart[order] = (alone if len(order) == 1 else strategy).values(X[order])
+    tolerance = _tolerance(precisions.lowest(apart, strategy.log_likelihood))
+    return _differing_value(list(range(len(X))), values, apart, tolerance, "among other rows")
+
+
 def _differing_value(
-    rows: list[int], values: Tensor, alone: Tensor, tolerance: _Tolerance
+    rows: list[int],
+    values: Tensor,
+    alone: Tensor,
+    tolerance: _Tolerance,
+    elsewhere: str = "alone",
 ) -> Disagreement | None:
     excess = (values - alone).abs() - tolerance.relative * alone.abs().clamp_min(1)
     if not (excess > 0).any():
         return None
     k = int(excess.argmax())
-    return Disagreement("the log-likelihood", rows[k], float(values[k]), float(alone[k]))
+    found = float(values[k]), float(alone[k])
+    return Disagreement("the log-likelihood", rows[k], *found, elsewhere)
 
 
 def _worst(came: Probe, expected: Probe, tolerance: _Tolerance) -> Disagreement:

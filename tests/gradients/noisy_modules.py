@@ -40,6 +40,17 @@ def _in_place(h: Tensor, x: Tensor) -> Tensor:
     return h + noise.mul_(2)
 
 
+def _in_another_layout(h: Tensor, x: Tensor) -> Tensor:
+    """Drawn in the order of memory, which is not that of the dimensions; several samples a row."""
+    wide = (h[:, :, None] * x[:, None, :4]).transpose(1, 2)
+    noise = torch.zeros_like(wide.mT)
+    noise[:, :, 1:3].normal_()
+    coins = torch.empty(len(x), 5, 4, dtype=x.dtype).mT.bernoulli_(0.4)
+    later = torch.empty_like(wide.transpose(0, 1)).uniform_().transpose(0, 1)
+    drawn = F.dropout(wide, 0.5, True) - torch.randn_like(wide) * wide + noise.mT * coins * later
+    return drawn.sum(1)
+
+
 def _tokens(h: Tensor, x: Tensor) -> Tensor:
     classes = torch.multinomial(h.detach().softmax(-1), 2)
     ones = F.one_hot(classes, h.shape[1]).sum(1)
@@ -81,10 +92,21 @@ DRAWN: dict[str, Draw] = {
         h * distributions.Gamma(torch.full_like(x, 2.0), 1.0).rsample()
     ),
     "rows_last": _rows_last,
+    "keywords": lambda h, x: (
+        h
+        * torch.randint(low=0, high=3, size=x.shape)
+        * torch.dropout(x, p=0.3, train=True)
+        * torch.normal(mean=0.0, std=1.0, size=x.shape)
+    ),
+    "another_layout": _in_another_layout,
 }
 # What cannot be given to rows one by one, or follows what it is drawn by.
 NOT_DRAWN: dict[str, Draw] = {
     "the_same_for_all": lambda h, x: h * torch.randn(5, dtype=x.dtype),
     "order": lambda h, x: h[:, torch.randperm(5)],
+    # As many classes as there are rows: they are no rows.
+    "one_of_four_classes": lambda h, x: (
+        h * torch.eye(5, dtype=x.dtype)[torch.multinomial(torch.tensor([0.7, 0.1, 0.1, 0.1]), 1)]
+    ),
     "gamma": lambda h, x: distributions.Gamma(F.softplus(h), 1.0).rsample(),
 }

@@ -102,6 +102,22 @@ def _scattered_targets(p: SimpleNamespace, x: Tensor) -> Tensor:
     return picked + logits[torch.arange(len(x), device=x.device), classes] * p.w[0, 0]
 
 
+def _sorted_and_back(p: SimpleNamespace, x: Tensor) -> Tensor:
+    order = x.sum(1).argsort()
+    h = (x[order] @ p.w).sin()
+    back = torch.empty_like(h)
+    back[order] = h
+    return back * torch.zeros_like(h).index_add(0, order, h)
+
+
+def _at_one_of_several(p: SimpleNamespace, x: Tensor) -> Tensor:
+    """A tensor without dimensions picks as a number does, not as a tensor of places."""
+    rows = (x[:, 0] > -9).nonzero()[:, 0]
+    out = torch.zeros(2, x.shape[1], len(x), dtype=x.dtype, device=x.device)
+    out[torch.tensor(1), :, rows] = x.T
+    return out[1].T @ p.w
+
+
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     ones = torch.ones(x.shape[1], dtype=x.dtype, device=x.device)
     return 0.3 * ones, 2 * ones
@@ -235,6 +251,8 @@ USES: dict[str, Use] = {
         lambda p, x: F.embedding(x.long() % 4, p.w) @ p.w.T + p.w[x.long() % 4], MATRIX
     ),
     "rows_by_keywords": Use(_rows_by_keywords, MATRIX | VECTOR, func=False, looks=True),
+    "sorted_and_back": Use(_sorted_and_back, MATRIX, func=False, looks=True),
+    "at_one_of_several": Use(_at_one_of_several, MATRIX, func=False, looks=True),
     "values_in_order": Use(_values_in_order, VECTOR, func=False, looks=True),
     "field": Use(
         lambda p, x: F.grid_sample(
@@ -247,6 +265,7 @@ USES: dict[str, Use] = {
             torch.native_batch_norm(x, None, None, *_statistics(x), False, 0.1, 1e-3)[0] * p.w
         ),
         W,
+        looks=True,
     ),
     "choice_of_numbers": Use(lambda p, x: torch.where(x > 0, 2.0, 0.5) * p.w, W),
     "gather_within_samples": Use(_scattered_targets, MATRIX, looks=True),

@@ -280,3 +280,38 @@ def test_norms_under_a_weight_norm_that_leave_the_range_of_float32(scale):
     after = contribution.squared_norm()
     assert after[1].item() == pytest.approx(before[1].item() * float(torch.tensor(scale)) ** 2)
     torch.testing.assert_close(after[[0, 2, 3]], before[[0, 2, 3]])
+
+
+class Hooked(nn.Module):
+    """A hook on something made from a parameter, of which a part or several forms meet data."""
+
+    def __init__(self, made, used, hook) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(seeded((SIZE, SIZE), torch.float64))
+        self.made, self.used, self.hook = made, used, hook
+
+    def log_prob(self, X: Tensor) -> Tensor:
+        tensor = self.made(self.weight)
+        tensor.register_hook(self.hook)
+        return self.used(X, tensor).sin().sum(1)
+
+
+HOOKS = {"clamped": lambda g: g.clamp(-1, 1), "doubled": lambda g: 2 * g}
+MADE = {"a part": lambda w: w[1:], "a product": lambda w: w * 1, "turned": lambda w: w.T}
+USED = {
+    "turned": lambda x, t: x[:, : t.shape[1]] @ t.T,
+    "a row of it": lambda x, t: x[:, : t.shape[1]] * t[0],
+    "twice": lambda x, t: x[:, : t.shape[1]] @ t.T + x[:, : t.shape[1]].tanh() @ t.T,
+    "in two forms": lambda x, t: (x[:, : t.shape[1]] @ t.T).sum(1, keepdim=True) + x * t[0],
+}
+
+
+@pytest.mark.filterwarnings("ignore::skgradood.gradients.EngineWarning")
+@pytest.mark.parametrize("n", [SIZE, 40])
+@pytest.mark.parametrize("used", USED)
+@pytest.mark.parametrize("made", MADE)
+@pytest.mark.parametrize("hook", HOOKS)
+def test_hooks_get_what_autograd_gives_them(hook, made, used, n):
+    module, X = Hooked(MADE[made], USED[used], HOOKS[hook]), seeded((n, SIZE), torch.float64)
+    norms = layer_gradient_norms(module, X, verify=False)
+    np.testing.assert_allclose(norms, layer_gradient_norms(module, X, engine="loop"), rtol=1e-9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from skgradood import layer_gradient_norms
-from skgradood.gradients import EngineWarning
+from skgradood.gradients import EngineWarning, GradientEngine, SquaredNorms, layer_layout
 from skgradood.gradients.capture.axes import BatchAxis, axis_of_shadow
 from skgradood.gradients.capture.places import (
     Move,
@@ -36,7 +38,7 @@ def numbers(seed: int, size: int, high: int) -> Tensor:
 
 def owned_by(index: Tensor, owners: Tensor) -> BatchAxis:
     """The axis of an index of which entry k is sample ``owners[k]``'s."""
-    axis = axis_of_shadow(owners.float() + 1, N, index.device)
+    axis = axis_of_shadow(owners.float() + 1, N)
     assert axis is not None
     return axis
 
@@ -93,7 +95,7 @@ def test_any_layout_of_an_index(layout, dim):
             expected = found.shadow(output.shape, CPU) - 1
             torch.testing.assert_close(output, expected)
         else:
-            assert axis_of_shadow(output + 1, N, CPU) is None
+            assert axis_of_shadow(output + 1, N) is None
 
 
 @settings(deadline=None)
@@ -172,6 +174,73 @@ def test_places_of_several_rows_are_verified_in_every_batch():
     with pytest.warns(EngineWarning, match="couple the rows"):
         norms = layer_gradient_norms(module, X, batch_size=4)
     np.testing.assert_allclose(norms, loop, rtol=1e-9)
+
+
+class FirstThree(nn.Module):
+    """An expert serves the first three rows that come; the first batch has no more."""
+
+    def __init__(self):
+        super().__init__()
+        self.expert = nn.Linear(4, 4, bias=False)
+
+    def forward(self, x):
+        rows = (x[:, 0] > 0).nonzero()[:, 0][:3]
+        return x.index_add(0, rows, self.expert(x[rows]).tanh())
+
+
+class EverySecond(FirstThree):
+    """The first and the last row, which are looked at first, are both at even places."""
+
+    def forward(self, x):
+        out = x.clone()
+        out[::2] = self.expert(x[::2]).tanh()
+        return out
+
+
+class TopSix(FirstThree):
+    """Six rows are chosen by their content: which they are does not depend on places."""
+
+    def forward(self, x):
+        rows = x.sum(1).argsort(descending=True)[:6]
+        return x.index_add(0, rows, self.expert(x[rows]).tanh())
+
+
+class Masked(FirstThree):
+    """Rows take the values of others where the first ones are masked."""
+
+    def forward(self, x):
+        h = self.expert(x)
+        return h.sum(1).masked_scatter(x[:, 0] > 0, h.tanh().sum(1))[:, None]
+
+
+@pytest.mark.parametrize("rows", [9, 12])
+@pytest.mark.parametrize("batch_size", [3, 4, 5, 9])
+@pytest.mark.parametrize("body", [FirstThree, EverySecond, TopSix, Masked])
+def test_what_leaves_rows_out_is_compared_with_other_batches(body, batch_size, rows):
+    module = SquaredOutput(built(body)).double()
+    modules.randomise(module)
+    X = seeded((rows, 4), torch.float64)
+    X[:4, 0] = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    X[4:, 0] = X[4:, 0].abs()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EngineWarning)
+        norms = layer_gradient_norms(module, X, batch_size=batch_size)
+    # What the loop has is what a row has alone.
+    np.testing.assert_allclose(norms, layer_gradient_norms(module, X, engine="loop"), rtol=1e-9)
+
+
+def test_the_shape_of_one_row_is_no_reason_to_compare():
+    class Sized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.factor = nn.Parameter(torch.ones(3, dtype=torch.float64))
+
+        def log_prob(self, X):
+            return (X * self.factor).sin().sum(1) / X[0].numel()
+
+    engine = GradientEngine(Sized(), engine="capture")
+    engine.run(seeded((4, 3), torch.float64), SquaredNorms(layer_layout(engine.module)))
+    assert not engine._ladder[0].leaves_out
 
 
 def test_a_rank_in_the_batch_is_no_number_of_a_row():

@@ -18,7 +18,7 @@ class Owners:
     Parameters
     ----------
     samples : Tensor of shape (m,), int64
-        A sample for every slice.
+        A sample for every slice, on the CPU, where it is looked at.
     n : int
         Samples in the batch; some may have no slice.
     """
@@ -36,7 +36,7 @@ class Owners:
         """Slices (m, ...) by sample, (n, most slices of one, ...), filled up with zeros."""
         places, most = self._places
         filled = slices.new_zeros(self.n, most, *slices.shape[1:])
-        filled[self.samples, places] = slices
+        filled[self.samples.to(slices.device), places.to(slices.device)] = slices
         return filled
 
     @cached_property
@@ -97,7 +97,8 @@ class BatchAxis(NamedTuple):
         if self.owners is None:
             return self.samples_first(tensor).sum((1, 2))
         slices = tensor.movedim(self.dim, 0)
-        return slices.new_zeros(n, *slices.shape[1:]).index_add_(0, self.owners.samples, slices)
+        samples = self.owners.samples.to(slices.device)
+        return slices.new_zeros(n, *slices.shape[1:]).index_add_(0, samples, slices)
 
     def rows(self, tensor: Tensor) -> Tensor:
         """(n, positions, features) for a tensor whose last dimension holds features."""
@@ -113,6 +114,12 @@ class BatchAxis(NamedTuple):
         if self.owners is not None:
             return self.owners.samples if device is None else self.owners.samples.to(device)
         return self.slices(torch.arange(self.n, device=device))
+
+    def slices_by_sample(self, n: int) -> Tensor:
+        """How many slices each of n samples has, (n,) int64."""
+        if self.owners is None:
+            return torch.full((n,), self.outer * self.inner)
+        return torch.bincount(self.owners.samples, minlength=n)
 
     def slices(self, samples: Tensor) -> Tensor:
         """Places along the dimension of as many samples, in the order in which they lie, (size,).
@@ -138,8 +145,8 @@ class BatchAxis(NamedTuple):
         return self.sample_of_slice(device).float() + 1
 
 
-def axis_of_shadow(shadow: Tensor, n: int, device: torch.device) -> BatchAxis | None:
-    """Read the axis off a shadow, of a tensor on ``device``; None if there is no one axis.
+def axis_of_shadow(shadow: Tensor, n: int) -> BatchAxis | None:
+    """Read the axis off a shadow; None if there is no one axis.
 
     Zeros belong to no sample.
     """
@@ -157,7 +164,7 @@ def axis_of_shadow(shadow: Tensor, n: int, device: torch.device) -> BatchAxis | 
         if axis is not None:
             return axis
         if ragged is None and (line > 0).all():
-            ragged = BatchAxis(dim, len(line), owners=Owners((line.long() - 1).to(device), n))
+            ragged = BatchAxis(dim, len(line), owners=Owners(line.long() - 1, n))
     return ragged
 
 

@@ -146,13 +146,15 @@ REDUCTIONS = spellings(
 # Differentiation inside a log-likelihood would run the cuts' backward too early.
 DIFFERENTIATION = frozenset({torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward})
 
-# Draws: of numbers of a size, in the shape of a tensor, and by numbers in tensors or into one.
+# Draws: of numbers of a size, in the shape of a tensor (with what fills one so), and by numbers in
+# tensors or into one.
 DRAWS_OF_A_SIZE = frozenset({torch.randn, torch.rand, torch.randint})
 DRAWS_LIKE: dict[Callable, Callable] = {
-    torch.randn_like: torch.randn,
-    torch.rand_like: torch.rand,
-    torch.randint_like: torch.randint,
+    torch.randn_like: torch.Tensor.normal_,
+    torch.rand_like: torch.Tensor.uniform_,
+    torch.randint_like: torch.Tensor.random_,
 }
+DRAWS_OF_CLASSES = spellings("multinomial", "_sample_dirichlet")
 DIFFERENTIABLE_DRAWS = spellings("_standard_gamma", "_sample_dirichlet")
 DRAWS = (
     DRAWS_OF_A_SIZE

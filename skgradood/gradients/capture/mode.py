@@ -19,6 +19,7 @@ from skgradood.gradients.capture.functions import (
     DRAWING_BODIES,
     DROPOUTS,
     METADATA,
+    PLACINGS,
     RANDOM,
     SPREADING,
     body_of,
@@ -91,6 +92,8 @@ class CaptureMode(TorchFunctionMode):
         self._spread: TensorTable[_Spread] = TensorTable()
         self._axes: TensorTable[BatchAxis | None] = TensorTable()
         self._overwritten: dict[int, Tensor] = {}
+        # Tensors in the shape of data, by version, into which nothing has been written yet.
+        self._blank: TensorTable[int] = TensorTable()
         self.mark(X, BatchAxis(0, len(X)))
 
     def mark(self, tensor: Tensor, axis: BatchAxis | None) -> None:
@@ -180,6 +183,8 @@ class CaptureMode(TorchFunctionMode):
         if function in METADATA:
             return function(*args, **kwargs)
         function = plain(function)
+        if function is torch.Tensor.register_hook:
+            self.recorder.hooked |= self._leaves_of(args[0])
         if function in RANDOM:
             drawn = self._draw(function, args, kwargs)
             if drawn is not None:
@@ -190,6 +195,9 @@ class CaptureMode(TorchFunctionMode):
             )
         read = args[:1] if function in CASTS else args
         data, leaves = self._sorted(tensors_in(read, kwargs), function)
+        self.propagation.look_at(data)
+        if len(self._blank):
+            self._look_at_blanks(function, args, data)
         if not leaves or (data and not torch.is_grad_enabled()):
             return self._follow_data(function, args, kwargs, data)
         if not data:
@@ -233,18 +241,22 @@ class CaptureMode(TorchFunctionMode):
         data: list[tuple[Tensor, BatchAxis | None]],
     ) -> Any:
         given = args
+        is_blank = bool(args) and self._is_blank(args[0])
         if data and args and is_in_place(function) and not self.is_data(args[0]):
             given = (args[0].clone(), *args[1:])  # constants that data are written into
         result = function(*args, **kwargs)
         if not data:
             return result
         if result is None:
-            self._mark_assigned(function, args, data)
+            self._mark_assigned(function, args, data, is_blank=is_blank)
             return result
         outputs = tensors_in(result)
         if not outputs:
             return result
         axes = self.propagation(function, given, kwargs, data, outputs, self.recorder.n)
+        if is_blank and axes == [None]:
+            others = _without(data, args[0])
+            axes = self.propagation(function, given, kwargs, others, outputs, self.recorder.n)
         for output, axis in zip(outputs, axes, strict=True):
             if axis is not None:
                 self.mark(output, axis)
@@ -253,10 +265,29 @@ class CaptureMode(TorchFunctionMode):
                 raise StrategyRefused(f"{name_of(function)} mixes samples in place")
             if function not in CREATIONS:
                 self.mark(output, None)
+        if function in CREATIONS:
+            self._blank[outputs[0]] = outputs[0]._version
         return result
 
+    def _is_blank(self, tensor: Any) -> bool:
+        return isinstance(tensor, Tensor) and self._blank.get(tensor, None) == tensor._version
+
+    def _look_at_blanks(
+        self, function: Callable, args: tuple, data: list[tuple[Tensor, BatchAxis | None]]
+    ) -> None:
+        """What has been looked at is no longer blank: others may see its memory."""
+        for tensor, _ in data:
+            is_written = function in PLACINGS and tensor is args[0]
+            if tensor in self._blank and not is_written:
+                self._blank.pop(tensor)
+
     def _mark_assigned(
-        self, function: Callable, args: tuple, inputs: list[tuple[Tensor, BatchAxis | None]]
+        self,
+        function: Callable,
+        args: tuple,
+        inputs: list[tuple[Tensor, BatchAxis | None]],
+        *,
+        is_blank: bool,
     ) -> None:
         """An assignment writes data into its first argument, which may have been a constant."""
         if not args or not isinstance(args[0], Tensor):
@@ -264,6 +295,9 @@ class CaptureMode(TorchFunctionMode):
         axis = None
         if function is torch.Tensor.__setitem__:
             axis = self.propagation.after_assignment(args, inputs, self.recorder.n)
+            if axis is None and is_blank:
+                others = _without(inputs, args[0])
+                axis = self.propagation.after_assignment(args, others, self.recorder.n)
         if axis is None and self._is_seen_elsewhere(args[0]):
             raise StrategyRefused(f"{name_of(function)} mixes samples in place")
         self.mark(args[0], axis)
@@ -317,7 +351,7 @@ class CaptureMode(TorchFunctionMode):
     def _draw(self, function: Callable, args: tuple, kwargs: dict) -> Tensor | None:
         """What the rows draw, each for itself; None where that cannot be told."""
         if function in DROPOUTS:
-            return self._drop(*args, **kwargs)
+            return self._drop(args, kwargs)
         if function in DRAWING_BODIES:
             body = body_of(function)
             with self:
@@ -338,10 +372,11 @@ class CaptureMode(TorchFunctionMode):
             raise UnknownAxisError
         return None if axis is _NO_DATA else axis
 
-    def _drop(
-        self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-    ) -> Tensor | None:
+    def _drop(self, args: tuple, kwargs: dict) -> Tensor | None:
         """Dropout as torch computes it on a CPU, where it is a product with a draw."""
+        options = {"p": 0.5, "training": kwargs.get("train", True), "inplace": False, **kwargs}
+        options |= dict(zip(("input", "p", "training", "inplace"), args, strict=False))
+        x, p, training, inplace = (options[k] for k in ("input", "p", "training", "inplace"))
         if not training or not 0 < p < 1 or not x.is_cpu or self._axes.get(x, None) is None:
             return None
         kept = self._draw(torch.Tensor.bernoulli_, (torch.empty_like(x), 1 - p), {})
@@ -350,3 +385,9 @@ class CaptureMode(TorchFunctionMode):
         kept.div_(1 - p)
         with self:
             return x.mul_(kept) if inplace else x * kept
+
+
+def _without(
+    data: list[tuple[Tensor, BatchAxis | None]], tensor: Tensor
+) -> list[tuple[Tensor, BatchAxis | None]]:
+    return [pair for pair in data if pair[0] is not tensor]

@@ -14,6 +14,7 @@ from skgradood.gradients.capture.functions import (
     DIFFERENTIABLE_DRAWS,
     DRAWS_LIKE,
     DRAWS_OF_A_SIZE,
+    DRAWS_OF_CLASSES,
     is_in_place,
 )
 
@@ -37,15 +38,22 @@ class _Draw:
         ``(shape, tensors, generator)`` to what one row draws: in its share of that shape, or of
         its slices of the tensors.
     tensors : list of Tensor
-        Of whose numbers the draw depends.
+        On whose numbers the draw depends.
+    template : Tensor or None
+        In the order in which this lies in memory the numbers are drawn; ``row`` gets an empty
+        tensor that lies as a row's alone would, before the slices.
     target : Tensor or None
         What the numbers are written into.
+    n_last : int
+        Dimensions at the end in which no samples lie, as that of the classes of a multinomial draw.
     """
 
     shape: tuple[int, ...]
     row: Callable[[tuple[int, ...], list[Tensor], torch.Generator], Tensor]
     tensors: list[Tensor]
+    template: Tensor | None = None
     target: Tensor | None = None
+    n_last: int = 0
 
 
 class RowNoise:
@@ -101,36 +109,43 @@ class RowNoise:
             return None
         with torch.no_grad():
             drawn = self._by_rows(draw, axis, explicit=generator is not None)
-            if draw.target is not None:
+            if drawn is not None and draw.target is not None:
                 drawn = draw.target.copy_(drawn)
-        return drawn, axis
+        return None if drawn is None else (drawn, axis)
 
     def _axis(self, draw: _Draw, axis_of: AxisOf) -> BatchAxis | None:
         """Where the samples lie in what is drawn."""
-        given = draw.tensors if draw.target is None else [draw.target, *draw.tensors]
+        shape = draw.shape[: len(draw.shape) - draw.n_last]
         known: set[BatchAxis] = set()
-        for tensor in given:
+        templates = [] if draw.template is None else [draw.template]
+        for tensor in (*templates, *draw.tensors):
             axis = axis_of(tensor)
             if axis is not None:
                 known.add(axis.at(axis.dim + len(draw.shape) - tensor.ndim))
         if known:
-            return known.pop() if len(known) == 1 else None
+            axis = known.pop()
+            return axis if not known and axis.dim < len(shape) else None
         n, seen = len(self.X), len(self.X) * self.group_size
-        dims = [dim for dim, size in enumerate(draw.shape) if size == seen]
+        dims = [dim for dim, size in enumerate(shape) if size == seen]
         likely = [BatchAxis(dim, n, inner=self.group_size) for dim in dims]
         if dims[:1] == [0]:
             return likely[0]
-        if draw.shape and draw.shape[0] and draw.shape[0] % seen == 0:
-            likely.append(BatchAxis(0, n, inner=draw.shape[0] // n))
+        if shape and shape[0] and shape[0] % seen == 0:
+            likely.append(BatchAxis(0, n, inner=shape[0] // n))
         return likely[0] if len(likely) == 1 else None
 
-    def _by_rows(self, draw: _Draw, axis: BatchAxis, *, explicit: bool) -> Tensor:
+    def _by_rows(self, draw: _Draw, axis: BatchAxis, *, explicit: bool) -> Tensor | None:
         share = list(draw.shape)
         share[axis.dim] = axis.outer * axis.inner
+        empty = [] if draw.template is None else [_empty_row(draw.template, axis)]
         rows = []
         for i, generator in enumerate(self._rows_for(explicit=explicit)):
-            own = [_slices(tensor, axis, len(share), i) for tensor in draw.tensors]
+            own = [*empty, *(_slices(tensor, axis, len(share), i) for tensor in draw.tensors)]
             drawn = draw.row(tuple(share), own, generator)
+            if draw.target is not None:
+                drawn = drawn.clone()  # the next row is drawn into the same memory
+            if drawn.shape[: axis.dim + 1] != tuple(share[: axis.dim + 1]):
+                return None
             rows.append(drawn.unflatten(axis.dim, (axis.outer, axis.inner)))
         return torch.stack(rows, axis.dim + 1).flatten(axis.dim, axis.dim + 2)
 
@@ -149,6 +164,15 @@ def seeded_generator(device: torch.device, seed: int) -> torch.Generator:
     return torch.Generator(device=device).manual_seed(seed)
 
 
+def _empty_row(template: Tensor, axis: BatchAxis) -> Tensor:
+    """An empty tensor that lies in memory as a template would if it had one sample only."""
+    shape, stride = list(template.shape), list(template.stride())
+    shape[axis.dim] //= axis.n
+    within = stride[axis.dim] * axis.inner
+    stride = [step // axis.n if step > within else step for step in stride]
+    return torch.empty_strided(shape, stride, dtype=template.dtype, device=template.device)
+
+
 def _slices(tensor: Tensor, axis: BatchAxis, ndim: int, sample: int) -> Tensor:
     """A sample's slices of a tensor that broadcasts to ``ndim`` dimensions."""
     dim = axis.dim - (ndim - tensor.ndim)
@@ -160,11 +184,7 @@ def _slices(tensor: Tensor, axis: BatchAxis, ndim: int, sample: int) -> Tensor:
 
 def _taken_apart(function: Callable, args: tuple, options: dict[str, Any]) -> _Draw | None:
     if function in DRAWS_LIKE:
-        like = args[0]
-        options.pop("memory_format", None)
-        options.setdefault("dtype", like.dtype)
-        options.setdefault("device", like.device)
-        return _of_a_size(DRAWS_LIKE[function], tuple(like.shape), args[1:], options, [like])
+        return _like(DRAWS_LIKE[function], args, options)
     if function in DRAWS_OF_A_SIZE or not any(isinstance(a, Tensor) for a in args):
         size, bounds = _size_of(function, args, options)
         return None if size is None else _of_a_size(function, size, bounds, options)
@@ -173,14 +193,25 @@ def _taken_apart(function: Callable, args: tuple, options: dict[str, Any]) -> _D
     tensors = [argument for argument in args if isinstance(argument, Tensor)]
     if function in DIFFERENTIABLE_DRAWS and any(tensor.requires_grad for tensor in tensors):
         return None
+
+    def row(share: tuple[int, ...], own: list[Tensor], generator: torch.Generator) -> Tensor:
+        return function(*_replaced(args, own), generator=generator, **options)
+
     shape = tuple(torch.broadcast_shapes(*(tensor.shape for tensor in tensors)))
-    return _Draw(
-        shape,
-        lambda share, own, generator: function(
-            *_replaced(args, own), generator=generator, **options
-        ),
-        tensors,
-    )
+    return _Draw(shape, row, tensors, n_last=1 if function in DRAWS_OF_CLASSES else 0)
+
+
+def _like(fill: Callable, args: tuple, options: dict[str, Any]) -> _Draw:
+    """What is drawn in the shape of a tensor, and in the order in which that lies in memory."""
+    like, *bounds = args
+    bounds += [options.pop(name) for name in ("low", "high") if name in options]
+    if len(bounds) == 1:
+        bounds = [0, *bounds]
+
+    def row(share: tuple[int, ...], own: list[Tensor], generator: torch.Generator) -> Tensor:
+        return fill(torch.empty_like(own[0], **options), *bounds, generator=generator)
+
+    return _Draw(tuple(like.shape), row, [], template=like)
 
 
 def _size_of(
@@ -196,17 +227,12 @@ def _size_of(
 
 
 def _of_a_size(
-    function: Callable,
-    size: tuple[int, ...],
-    bounds: Sequence[Any],
-    options: dict[str, Any],
-    like: Sequence[Tensor] = (),
+    function: Callable, size: tuple[int, ...], bounds: Sequence[Any], options: dict[str, Any]
 ) -> _Draw:
-    return _Draw(
-        size,
-        lambda share, own, generator: function(*bounds, share, generator=generator, **options),
-        list(like),
-    )
+    def row(share: tuple[int, ...], own: list[Tensor], generator: torch.Generator) -> Tensor:
+        return function(*bounds, size=share, generator=generator, **options)
+
+    return _Draw(size, row, [])
 
 
 def _in_place(function: Callable, args: tuple, options: dict[str, Any]) -> _Draw | None:
@@ -215,11 +241,11 @@ def _in_place(function: Callable, args: tuple, options: dict[str, Any]) -> _Draw
         return None
 
     def row(share: tuple[int, ...], own: list[Tensor], generator: torch.Generator) -> Tensor:
-        empty = torch.empty(share, dtype=target.dtype, device=target.device)
-        return function(empty, *_replaced(tuple(rest), own), generator=generator, **options)
+        empty, *others = own
+        return function(empty, *_replaced(tuple(rest), others), generator=generator, **options)
 
     tensors = [argument for argument in rest if isinstance(argument, Tensor)]
-    return _Draw(tuple(target.shape), row, tensors, target)
+    return _Draw(tuple(target.shape), row, tensors, template=target, target=target)
 
 
 def _replaced(args: tuple, tensors: list[Tensor]) -> list[Any]:

@@ -131,7 +131,7 @@ def shadow_of(tensor: Tensor, axes: Axes) -> Tensor:
 def axis_of_positions(tensor: Tensor, axis: BatchAxis, n: int) -> BatchAxis | None:
     """The axis of the places at which data are not zero, in the order in which they lie."""
     found = axis.shadow(tensor.shape, CPU)[tensor.detach().to(CPU) != 0]
-    return axis_of_shadow(found, n, tensor.device)
+    return axis_of_shadow(found, n)
 
 
 def axis_of_sorted(move: Move, order: Tensor) -> BatchAxis | None:
@@ -141,14 +141,14 @@ def axis_of_sorted(move: Move, order: Tensor) -> BatchAxis | None:
     """
     tensor = move.target
     moved = shadow_of(tensor, move.axes).gather(_dim_of_sort(move), order.to(CPU))
-    return axis_of_shadow(moved, move.n, tensor.device)
+    return axis_of_shadow(moved, move.n)
 
 
-def axis_of_packed(move: Move, output: Tensor) -> BatchAxis | None:
+def axis_of_packed(move: Move) -> BatchAxis | None:
     """The axis of sequences that are packed by their lengths, or unpacked."""
     target, told, *rest = move.args
     moved, _ = move.function(shadow_of(target, move.axes), told.to(CPU), *rest)
-    return axis_of_shadow(moved, move.n, output.device)
+    return axis_of_shadow(moved, move.n)
 
 
 def sorts_samples(move: Move) -> bool:
@@ -171,7 +171,7 @@ def axis_of_picked(move: Move, output: Tensor) -> BatchAxis | None:
     belongs = _united(places.read(move.shadow(move.target)), places.owners)
     if belongs is None or belongs.shape != move.thin(output.shape):
         return None
-    return axis_of_shadow(belongs, move.n, output.device)
+    return axis_of_shadow(belongs, move.n)
 
 
 def axis_after_placing(move: Move) -> BatchAxis | None:
@@ -193,7 +193,7 @@ def axis_after_placing(move: Move) -> BatchAxis | None:
     places.write(after, written)
     if not torch.equal(places.read(after), written):
         return None  # two samples write to one place
-    return _axis_with_gaps(after, move.axes.get(id(target)), move.n, target.device)
+    return _axis_with_gaps(after, move.axes.get(id(target)), move.n)
 
 
 def _axis_of_masked_copy(move: Move) -> BatchAxis | None:
@@ -208,7 +208,9 @@ def _axis_of_masked_copy(move: Move) -> BatchAxis | None:
         return None
     after = shadow_of(target, move.axes).expand(shape).masked_scatter(is_there, written)
     before = move.axes.get(id(target))
-    return _axis_with_gaps(after, before, move.n, target.device)
+    if before is not None:
+        before = before.at(before.dim + len(shape) - target.ndim)
+    return _axis_with_gaps(after, before, move.n)
 
 
 def _adds(move: Move) -> bool:
@@ -230,15 +232,13 @@ def _written(move: Move, shape: torch.Size, owners: Tensor) -> Tensor | None:
     return united.expand(shape)
 
 
-def _axis_with_gaps(
-    shadow: Tensor, before: BatchAxis | None, n: int, device: torch.device
-) -> BatchAxis | None:
+def _axis_with_gaps(shadow: Tensor, before: BatchAxis | None, n: int) -> BatchAxis | None:
     """The axis of a shadow in which an element of no sample may lie among those of any.
 
     Data keep the axis that they had ``before``: others may look at the same memory.
     """
     if before is None and shadow.all():
-        return axis_of_shadow(shadow, n, device)
+        return axis_of_shadow(shadow, n)
     for axis in _even_axes(shadow.shape, n) if before is None else iter((before,)):
         if ((shadow == axis.shadow(shadow.shape, CPU)) | (shadow == 0)).all():
             return axis
@@ -302,10 +302,12 @@ def _n_dims(part: Any) -> int:
 
 
 def _by_numbers(parts: tuple, axes: Axes) -> list[Any] | None:
-    """The parts of an index with numbers in the place of masks; None if there are none at all."""
+    """The parts of an index with numbers in the place of masks; None if one is of another kind."""
     found: list[Any] = []
     for part in parts:
-        if is_place(part):
+        if is_place(part) and part.ndim == 0 and id(part) not in axes:
+            found.append(int(part))  # as torch takes it: not as one more dimension
+        elif is_place(part):
             found.append(_Part(part.to(CPU), shadow_of(part, axes)))
         elif isinstance(part, Tensor) and part.dtype == torch.bool:
             mask = part.to(CPU)
@@ -315,12 +317,14 @@ def _by_numbers(parts: tuple, axes: Axes) -> list[Any] | None:
             found.append(part)
         else:
             return None
-    return found if any(isinstance(part, _Part) for part in found) else None
+    return found
 
 
 def _owners_of_parts(shape: torch.Size, parts: list[Any]) -> Tensor | None:
     """The shadow of an index's places, laid out as what is picked from a shape."""
     numbers = [part for part in parts if isinstance(part, _Part)]
+    if not numbers:
+        return torch.zeros(())
     owners = numbers[0].owners
     for part in numbers[1:]:
         united = _united(owners, part.owners)

@@ -102,12 +102,13 @@ def _choices(n: int, device: torch.device) -> list[Tensor]:
     """Samples to put in the place of all.
 
     A function that adds, sorts or normalises over samples changes when the first one is left
-    out and the others move up; one that looks for an extreme at the latest when it is alone.
+    out and the others move up; one that looks for an extreme at the latest when it is alone; one
+    that sorts what happens to be in order when it is turned round.
     """
     if n < 2:
         return []
     moved_up = torch.arange(1, n + 1, device=device).clamp_max(n - 1)
-    return [moved_up, torch.zeros_like(moved_up)]
+    return [moved_up, torch.zeros_like(moved_up), torch.arange(n - 1, -1, -1, device=device)]
 
 
 def _candidates(result: Tensor, division: BatchAxis, likely: set[int]) -> Iterator[BatchAxis]:

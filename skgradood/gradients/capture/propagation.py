@@ -19,6 +19,7 @@ from skgradood.gradients.capture.functions import (
     ELEMENTWISE_OF_ONE,
     IN_THE_SHAPE_OF,
     INDEXING,
+    MASKED_COPIES,
     MOVES,
     NORMALISATIONS,
     PACKINGS,
@@ -39,6 +40,7 @@ from skgradood.gradients.capture.places import (
 )
 from skgradood.gradients.capture.probing import axes_by_probing
 from skgradood.gradients.capture.shadows import axes_by_shadow, axis_after_assignment
+from skgradood.gradients.capture.tensor_table import TensorTable
 
 _KEEPING = ELEMENTWISE | ELEMENTWISE_OF_ONE | CREATIONS
 # Over many classes their input is the largest tensor of a model, too large to try them on copies.
@@ -67,10 +69,15 @@ class AxisPropagation:
         Whether integers that come from several samples, as from a sort of them all, have told
         what is picked of which. Each element is a sample's own all the same, but which are picked
         may then depend on others.
+    leaves_out : bool
+        Whether some slices of samples have been left out by their places in the batch, or by such
+        integers, and by nothing that the samples themselves say.
     """
 
     def __init__(self) -> None:
         self.reads_several = False
+        self.leaves_out = False
+        self._cut_out: TensorTable[bool] = TensorTable()
         self._known: dict[tuple, list[BatchAxis | None]] = {}
 
     def __call__(
@@ -100,6 +107,9 @@ class AxisPropagation:
         if function in IN_THE_SHAPE_OF and args[0] is not known[0][0]:  # a constant
             return [known[0][1]]
         axes = {id(tensor): axis for tensor, axis in known}
+        move = Move(function, args, kwargs, axes, n)
+        if function in MASKED_COPIES or sorts_samples(move):
+            return self._by_numbers(move, outputs) or [None] * len(outputs)
         key = _shape_key(function, args, kwargs, axes)
         if key is not None and key in self._known:
             found = self._known[key]
@@ -110,7 +120,9 @@ class AxisPropagation:
         if key is not None:
             self._known[key] = found
         if any(axis is None for axis in found):
-            return self._by_numbers(Move(function, args, kwargs, axes, n), outputs) or found
+            found = self._by_numbers(move, outputs) or found
+        if function in MOVES:
+            self._note_what_is_left_out(move, found, outputs)
         return found
 
     def _of_several(
@@ -126,9 +138,12 @@ class AxisPropagation:
         axes = {id(tensor): axis for tensor, axis in inputs if axis is not None}
         others = [tensor for tensor, axis in inputs if axis is None]
         move = Move(function, args, kwargs, axes, n)
-        if not axes or not all(is_place(t) and t is not move.target for t in others):
+        values = (move.target, move.value)
+        if not axes or not all(is_place(t) and not any(t is v for v in values) for t in others):
             return [None] * len(outputs)
         found = self._by_numbers(move, outputs) or [None] * len(outputs)
+        if function in PICKS:
+            self._note_what_is_left_out(move, found, outputs)
         self.reads_several = self.reads_several or any(axis is not None for axis in found)
         return found
 
@@ -140,11 +155,38 @@ class AxisPropagation:
             return [axis_after_placing(move)]
         if move.function in PACKINGS:  # the lengths are those of several samples
             self.reads_several = True
-            return [axis_of_packed(move, outputs[0]), None]
+            return [axis_of_packed(move), None]
         if sorts_samples(move):  # what was where is a matter of several samples
             self.reads_several = True
             return [axis_of_sorted(move, outputs[1]), None]
         return None
+
+    def start(self) -> None:
+        """A batch begins."""
+        self._cut_out = TensorTable()
+
+    def look_at(self, data: list[tuple[Tensor, BatchAxis | None]]) -> None:
+        """Something is computed of data: of what is cut out of a batch only the shape may count."""
+        if len(self._cut_out) and any(tensor in self._cut_out for tensor, _ in data):
+            self.leaves_out = True
+
+    def _note_what_is_left_out(
+        self, move: Move, found: list[BatchAxis | None], outputs: list[Tensor]
+    ) -> None:
+        """Note outputs that lack some slices of a sample, if it does not say itself which."""
+        target = move.target
+        source = move.axes.get(id(target)) if isinstance(target, Tensor) else None
+        if source is None or self.leaves_out:
+            return
+        by_own_numbers = any(id(t) in move.axes for t in tensors_in(*move.args[1:], move.kwargs))
+        if move.function in INDEXING and by_own_numbers:
+            return
+        before = source.slices_by_sample(move.n)
+        for axis, output in zip(found, outputs, strict=True):
+            if axis is None or (axis.owners or source.owners) is None:
+                continue
+            if (axis.slices_by_sample(move.n) < before).any():
+                self._cut_out[output] = True
 
     def after_assignment(
         self, args: tuple, inputs: list[tuple[Tensor, BatchAxis | None]], n: int

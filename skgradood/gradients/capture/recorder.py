@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 
 import torch
@@ -57,6 +58,8 @@ class Recorder:
         self._received: dict[str, list[Contribution]] = defaultdict(list)
         self._carried: dict[int, tuple[Use, list[Contribution]]] = {}
         self._emitted: set[str] = set()
+        # Leaves of which something is made that has a hook, which may do anything to a gradient.
+        self.hooked: set[str] = set()
 
     def use(self, tensor: Tensor, leaves: frozenset[str]) -> Use:
         """Announce a use during the forward pass."""
@@ -83,9 +86,13 @@ class Recorder:
 
     def finish(self) -> None:
         """After the backward pass: carry, and hand over what is left."""
+        self._check_nonlinear()
         while self._carried:
             _, (use, contributions) = self._carried.popitem()
-            for contribution in joined(contributions):
+            parts = joined(contributions)
+            if len(parts) > 1 and not self._is_linear(use):
+                parts = [DenseContribution(functools.reduce(torch.add, map(_whole, parts)))]
+            for contribution in parts:
                 for name, carried in zip(
                     sorted(use.leaves), self._carry(use, contribution), strict=True
                 ):
@@ -98,11 +105,26 @@ class Recorder:
     def _is_leaf(self, use: Use) -> bool:
         return len(use.leaves) == 1 and use.tensor is self.parameters[next(iter(use.leaves))]
 
+    def _is_linear(self, use: Use) -> bool:
+        return not (use.leaves & self.hooked) and is_linear_backwards(use.tensor)
+
+    def _check_nonlinear(self) -> None:
+        """Refuse several tensors that share what is not linear: it gets the sum of all they do."""
+        seen: set[str] = set()
+        for use, _ in self._carried.values():
+            if not self._is_linear(use):
+                if seen & use.leaves:
+                    raise StrategyRefused(
+                        f"several tensors made from {sorted(seen & use.leaves)} have a hook, or a "
+                        "function's own backward, between them and the parameter"
+                    )
+                seen |= use.leaves
+
     def _through_view(self, use: Use, contribution: Contribution) -> tuple[Use, Contribution]:
         """What a whole tensor receives from a part of it; the same where the use is of no part."""
         whole = use.tensor._base
         part = None if whole is None else part_of(use.tensor, whole)
-        if whole is None or part is None or not is_linear_backwards(use.tensor):
+        if whole is None or part is None or not self._is_linear(use):
             return use, contribution
         return Use(self, whole, use.leaves), through_view(contribution, part, whole.shape)
 
@@ -121,7 +143,7 @@ class Recorder:
         )
 
     def _carry(self, use: Use, contribution: Contribution) -> list[Contribution | None]:
-        if not is_linear_backwards(use.tensor):
+        if not self._is_linear(use):
             return self._carry_rows(use, contribution)
         scale = self._derivative(use)
         if scale is not None:
@@ -208,3 +230,7 @@ class Recorder:
                 f"gradients could not be carried through the computation of a parameter of shape "
                 f"{tuple(use.tensor.shape)} from {sorted(use.leaves)}: {error}"
             ) from error
+
+
+def _whole(contribution: Contribution) -> Tensor:
+    return contribution.dense(slice(None))

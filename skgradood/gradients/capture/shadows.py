@@ -53,10 +53,7 @@ def axes_by_shadow(
         return unknown
     if len(results) != len(outputs):
         return unknown
-    return [
-        axis_of_shadow(result, n, output.device)
-        for result, output in zip(results, outputs, strict=True)
-    ]
+    return [axis_of_shadow(result, n) for result, output in zip(results, outputs, strict=True)]
 
 
 def axis_after_assignment(
@@ -73,7 +70,7 @@ def axis_after_assignment(
         shadow[index] = shadow_of(value, axes) if _is_tensor(value) else 0.0
     except REFUSALS:
         return None
-    after = axis_of_shadow(shadow, n, target.device)
+    after = axis_of_shadow(shadow, n)
     if before is not None and after != before:
         # Constants everywhere in a sample are no other axis.
         untouched = before.shadow(target.shape, CPU)

@@ -14,7 +14,7 @@ from skgradood.gradients.capture.recorder import Recorder
 from skgradood.gradients.capture.rules import RULES
 from skgradood.gradients.errors import StrategyRefused
 from skgradood.gradients.likelihood import LogLikelihood, is_differentiable
-from skgradood.gradients.reducers import Reducer
+from skgradood.gradients.reducers import NoGradients, Reducer
 from skgradood.gradients.state import global_rng_states, without_graphs
 from skgradood.gradients.strategy import Strategy
 
@@ -38,6 +38,10 @@ class CaptureStrategy(Strategy):
     def is_unsure(self) -> bool:
         return self._propagation.reads_several
 
+    @property
+    def leaves_out(self) -> bool:
+        return self._propagation.leaves_out
+
     def run(self, X: Tensor, reducer: Reducer) -> Tensor:
         """Hand every layer's gradients to the reducer; return log-likelihoods (n,) in nats.
 
@@ -46,26 +50,38 @@ class CaptureStrategy(Strategy):
         StrategyRefused
             If a parameter is used in a way that has no rule.
         """
-        without_graphs(self.module)
         recorder = Recorder(self.parameters_without_hooks(), len(X), reducer)
-        group_size = X.shape[1] if self.log_likelihood.grouped else 1
-        noise = RowNoise(X, self.log_likelihood.row_seeds, group_size=group_size)
-        before = [noise.generator.get_state(), *global_rng_states()]
-        mode = CaptureMode(X, recorder, self._propagation, noise, RULES)
         with torch.enable_grad():
-            with disable_saved_tensors_hooks(_RECOMPUTED), mode:
-                values = self.log_likelihood(self.module, X, noise.generator)
-                values = self._per_sample(mode, values)
-            if not _same(before, [noise.generator.get_state(), *global_rng_states()]):
-                raise StrategyRefused(
-                    "the log-likelihood draws random numbers that cannot be given to rows one by "
-                    "one, so a row's result would depend on its neighbours"
-                )
+            values, mode = self._watched(X, recorder)
             if is_differentiable(values, self.log_likelihood, self.module):
                 differentiate(values, mode.anchor, recorder.parameters)
         with torch.no_grad():
             recorder.finish()
         return values.detach()
+
+    def values(self, X: Tensor) -> Tensor:
+        """Log-likelihoods (n,) in nats, by a watched forward pass alone."""
+        recorder = Recorder(self.parameters_without_hooks(), len(X), NoGradients())
+        with torch.enable_grad():
+            return self._watched(X, recorder)[0].detach()
+
+    def _watched(self, X: Tensor, recorder: Recorder) -> tuple[Tensor, CaptureMode]:
+        """The forward pass: log-likelihoods, and the mode that has seen it."""
+        without_graphs(self.module)
+        group_size = X.shape[1] if self.log_likelihood.grouped else 1
+        noise = RowNoise(X, self.log_likelihood.row_seeds, group_size=group_size)
+        before = [noise.generator.get_state(), *global_rng_states()]
+        self._propagation.start()
+        mode = CaptureMode(X, recorder, self._propagation, noise, RULES)
+        with disable_saved_tensors_hooks(_RECOMPUTED), mode:
+            values = self.log_likelihood(self.module, X, noise.generator)
+            values = self._per_sample(mode, values)
+        if not _same(before, [noise.generator.get_state(), *global_rng_states()]):
+            raise StrategyRefused(
+                "the log-likelihood draws random numbers that cannot be given to rows one by "
+                "one, so a row's result would depend on its neighbours"
+            )
+        return values, mode
 
     def _per_sample(self, mode: CaptureMode, values: Tensor) -> Tensor:
         """Log-likelihoods as data, also where they come from parameters alone."""

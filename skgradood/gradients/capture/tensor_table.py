@@ -25,6 +25,10 @@ class TensorTable(Generic[Value]):
     def __setitem__(self, tensor: Tensor, value: Value) -> None:
         self._entries[id(tensor)] = (weakref.ref(tensor), value)
 
+    def __len__(self) -> int:
+        """Entries, those of tensors that are gone among them."""
+        return len(self._entries)
+
     def __contains__(self, tensor: Tensor) -> bool:
         entry = self._entries.get(id(tensor))
         return entry is not None and entry[0]() is tensor

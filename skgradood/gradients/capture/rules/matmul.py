@@ -128,7 +128,7 @@ def grouped_mm(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict)
     mode.without_samples(ends)
     with mode:
         runs = list(zip([0, *stops], stops, matrices.unbind(), strict=False))
-    samples = axis.sample_of_slice(x.device)
+    samples = axis.sample_of_slice()
     products: list[Tensor] = []
     for start, stop, matrix in runs:
         rows, owners = x[start:stop], Owners(samples[start:stop], mode.recorder.n)

@@ -54,13 +54,13 @@ class _Times:
         """One tensor of what there is at every time."""
         return torch.stack(parts) if self.sizes is None else torch.cat(parts)
 
-    def axis_of_states(self, device: torch.device) -> BatchAxis:
+    def axis_of_states(self) -> BatchAxis:
         """The axis of a state's second dimension, after that of the layers."""
         if self.sizes is None:
             return self.axis.at(1)
         n = self.axis.owners.n if self.axis.owners is not None else self.axis.n
-        first = self.axis.sample_of_slice(device)[: self.sizes[0]]
-        if torch.equal(first, torch.arange(n, device=first.device)):
+        first = self.axis.sample_of_slice()[: self.sizes[0]]
+        if torch.equal(first, torch.arange(n)):
             return BatchAxis(1, n)
         return BatchAxis(1, len(first), owners=Owners(first, n))
 
@@ -182,7 +182,7 @@ def layers(mode: CaptureMode, function: Callable, args: tuple, kwargs: dict) -> 
         x = _by_samples(mode, x, batch_dim, None)
         times = _Times(mode.axis_of(x).at(1))
         x = x if batch_dim == 1 else x.transpose(0, 1)
-    of_states = times.axis_of_states(x.device)
+    of_states = times.axis_of_states()
     states = options["hx"] if isinstance(options["hx"], (tuple, list)) else (options["hx"],)
     states = [_by_samples(mode, state, 1, of_states) for state in states]
     ways = 2 if options["bidirectional"] else 1
