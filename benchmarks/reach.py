@@ -47,7 +47,7 @@ SIZES: dict[str, Any] = {
     "neck_hidden_sizes": [8, 8, 8, 8, 8, 8, 16],
 }  # fmt: skip
 MOST_PARAMETERS = 3_000_000
-SECONDS = 60
+SECONDS = 20
 
 
 class Kind(NamedTuple):
