@@ -45,7 +45,7 @@ def _in_another_layout(h: Tensor, x: Tensor) -> Tensor:
     wide = (h[:, :, None] * x[:, None, :4]).transpose(1, 2)
     noise = torch.zeros_like(wide.mT)
     noise[:, :, 1:3].normal_()
-    coins = torch.empty(len(x), 5, 4, dtype=x.dtype).mT.bernoulli_(0.4)
+    coins = torch.empty(len(x), 5, 4, dtype=x.dtype, device=x.device).mT.bernoulli_(0.4)
     later = torch.empty_like(wide.transpose(0, 1)).uniform_().transpose(0, 1)
     drawn = F.dropout(wide, 0.5, True) - torch.randn_like(wide) * wide + noise.mT * coins * later
     return drawn.sum(1)
@@ -66,7 +66,7 @@ def _rows_last(h: Tensor, x: Tensor) -> Tensor:
     return (
         h
         + torch.bernoulli(torch.sigmoid(h.T)).T
-        + torch.randn(3, 1, len(x), dtype=x.dtype).sum((0, 1))[:, None]
+        + torch.randn(3, 1, len(x), dtype=x.dtype, device=x.device).sum((0, 1))[:, None]
     )
 
 
@@ -75,8 +75,10 @@ DRAWN: dict[str, Draw] = {
     "importance_samples": _importance_samples,
     "normal_of_means": lambda h, x: h + torch.normal(x, 0.5),
     "normal_of_both": lambda h, x: h + torch.normal(x[:, :1], torch.full_like(x, 0.5)),
-    "normal_of_a_size": lambda h, x: h + torch.normal(0.0, 1.0, x.shape),
-    "repeated_rows": lambda h, x: torch.randn(2 * len(x), 5).unflatten(0, (-1, 2)).sum(1) * h,
+    "normal_of_a_size": lambda h, x: h + torch.normal(0.0, 1.0, x.shape, device=x.device),
+    "repeated_rows": lambda h, x: (
+        torch.randn(2 * len(x), 5, device=x.device).unflatten(0, (-1, 2)).sum(1) * h
+    ),
     "in_place": _in_place,
     "like": lambda h, x: h * torch.randint_like(x, 0, 3) + torch.rand_like(x[:, :1]),
     "bernoulli": lambda h, x: h * torch.bernoulli(torch.sigmoid(x)) + x.bernoulli(0.5),
@@ -94,19 +96,22 @@ DRAWN: dict[str, Draw] = {
     "rows_last": _rows_last,
     "keywords": lambda h, x: (
         h
-        * torch.randint(low=0, high=3, size=x.shape)
+        * torch.randint(low=0, high=3, size=x.shape, device=x.device)
         * torch.dropout(x, p=0.3, train=True)
-        * torch.normal(mean=0.0, std=1.0, size=x.shape)
+        * torch.normal(mean=0.0, std=1.0, size=x.shape, device=x.device)
     ),
     "another_layout": _in_another_layout,
 }
 # What cannot be given to rows one by one, or follows what it is drawn by.
 NOT_DRAWN: dict[str, Draw] = {
-    "the_same_for_all": lambda h, x: h * torch.randn(5, dtype=x.dtype),
-    "order": lambda h, x: h[:, torch.randperm(5)],
+    "the_same_for_all": lambda h, x: h * torch.randn(5, dtype=x.dtype, device=x.device),
+    "order": lambda h, x: h[:, torch.randperm(5, device=x.device)],
     # As many classes as there are rows: they are no rows.
     "one_of_four_classes": lambda h, x: (
-        h * torch.eye(5, dtype=x.dtype)[torch.multinomial(torch.tensor([0.7, 0.1, 0.1, 0.1]), 1)]
+        h
+        * torch.eye(5, dtype=x.dtype, device=x.device)[
+            torch.multinomial(torch.tensor([0.7, 0.1, 0.1, 0.1], device=x.device), 1)
+        ]
     ),
     "gamma": lambda h, x: distributions.Gamma(F.softplus(h), 1.0).rsample(),
 }
