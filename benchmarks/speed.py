@@ -29,6 +29,8 @@ from torch import Tensor, nn
 from benchmarks.methods import FEW, METHODS, ORDINARY, OURS
 from benchmarks.peers import PEERS, WRONG, Refused, check_peer, quiet
 from benchmarks.zoo import LARGE, ZOO
+from skgradood import layer_gradient_norms
+from skgradood.gradients import StrategyRefused
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ZOO | LARGE
@@ -125,12 +127,14 @@ class Table:
 
     def _verdict(self, method: str, name: str, module: nn.Module, X: Tensor) -> str | None:
         """What stands in a cell without a time; None if the method is right, and is timed."""
-        if method not in PEERS:
-            return None
         try:
+            if method == "func":
+                layer_gradient_norms(module, X[:2], engine="func", verify=False)
+            if method not in PEERS:
+                return None
             error = check_peer(method, module, X)
-        except Refused as refusal:
-            return f"refuses[^{self._number(f'{method}, {name}: {refusal}')}]"
+        except (Refused, StrategyRefused) as refusal:
+            return f"refuses[^{self._number(f'{method}, {name}: {str(refusal)[:160]}')}]"
         return f"wrong ({error:.2g})" if error > WRONG else None
 
     def _number(self, reason: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -27,6 +27,7 @@ from skgradood.gradients.capture.functions import (
     PLACINGS,
     POSITIONS,
     REDUCTIONS,
+    SORTS,
 )
 from skgradood.gradients.capture.places import (
     Move,
@@ -47,6 +48,9 @@ _KEEPING = ELEMENTWISE | ELEMENTWISE_OF_ONE | CREATIONS
 _LOSSES = frozenset({F.cross_entropy, F.nll_loss})
 
 Axes = dict[int, BatchAxis]
+
+# Made-up numbers, on which they would be tried, may happen to be in order.
+_BY_NUMBERS_FIRST = MASKED_COPIES | SORTS
 
 _NESTED = (tuple, list, dict)
 _INDICES = frozenset({torch.int32, torch.int64})
@@ -107,9 +111,10 @@ class AxisPropagation:
         if function in IN_THE_SHAPE_OF and args[0] is not known[0][0]:  # a constant
             return [known[0][1]]
         axes = {id(tensor): axis for tensor, axis in known}
-        move = Move(function, args, kwargs, axes, n)
-        if function in MASKED_COPIES or sorts_samples(move):
-            return self._by_numbers(move, outputs) or [None] * len(outputs)
+        if function in _BY_NUMBERS_FIRST:
+            numbered = self._by_numbers(Move(function, args, kwargs, axes, n), outputs)
+            if numbered is not None:
+                return numbered
         key = _shape_key(function, args, kwargs, axes)
         if key is not None and key in self._known:
             found = self._known[key]
@@ -120,8 +125,9 @@ class AxisPropagation:
         if key is not None:
             self._known[key] = found
         if any(axis is None for axis in found):
-            found = self._by_numbers(move, outputs) or found
-        if function in MOVES:
+            found = self._by_numbers(Move(function, args, kwargs, axes, n), outputs) or found
+        if function in MOVES and (_is_ragged(found) or _is_ragged(axes.values())):
+            move = Move(function, args, kwargs, axes, n)
             self._note_what_is_left_out(move, found, outputs)
         return found
 
@@ -142,7 +148,7 @@ class AxisPropagation:
         if not axes or not all(is_place(t) and not any(t is v for v in values) for t in others):
             return [None] * len(outputs)
         found = self._by_numbers(move, outputs) or [None] * len(outputs)
-        if function in PICKS:
+        if function in PICKS and (_is_ragged(found) or _is_ragged(axes.values())):
             self._note_what_is_left_out(move, found, outputs)
         self.reads_several = self.reads_several or any(axis is not None for axis in found)
         return found
@@ -183,9 +189,7 @@ class AxisPropagation:
             return
         before = source.slices_by_sample(move.n)
         for axis, output in zip(found, outputs, strict=True):
-            if axis is None or (axis.owners or source.owners) is None:
-                continue
-            if (axis.slices_by_sample(move.n) < before).any():
+            if axis is not None and (axis.slices_by_sample(move.n) < before).any():
                 self._cut_out[output] = True
 
     def after_assignment(
@@ -215,6 +219,11 @@ class AxisPropagation:
         if key not in self._known:
             self._known[key] = [axis_after_assignment(target, index, value, axes, n)]
         return self._known[key][0]
+
+
+def _is_ragged(axes: Iterable[BatchAxis | None]) -> bool:
+    """Whether samples have different numbers of slices along some axis."""
+    return any(axis is not None and axis.owners is not None for axis in axes)
 
 
 def tensors_in(*trees: Any) -> list[Tensor]:
