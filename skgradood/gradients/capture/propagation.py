@@ -95,7 +95,8 @@ class AxisPropagation:
     ) -> list[BatchAxis | None]:
         """The axis of every output; None where it is unknown."""
         if any(axis is None for _, axis in inputs):
-            return self._of_several(function, args, kwargs, inputs, outputs, n)
+            axes = {id(tensor): axis for tensor, axis in inputs if axis is not None}
+            return self._of_several(Move(function, args, kwargs, axes, n), inputs, outputs)
         known = cast("list[tuple[Tensor, BatchAxis]]", inputs)
         if function in POSITIONS or (function in CHOICES and len(args) + len(kwargs) == 1):
             return [axis_of_positions(*known[0], n)] * len(outputs)
@@ -133,22 +134,19 @@ class AxisPropagation:
 
     def _of_several(
         self,
-        function: Callable,
-        args: tuple,
-        kwargs: dict[str, Any],
+        move: Move,
         inputs: list[tuple[Tensor, BatchAxis | None]],
         outputs: list[Tensor],
-        n: int,
     ) -> list[BatchAxis | None]:
         """Where some data have no axis: known if these are integers that tell a place."""
-        axes = {id(tensor): axis for tensor, axis in inputs if axis is not None}
         others = [tensor for tensor, axis in inputs if axis is None]
-        move = Move(function, args, kwargs, axes, n)
         values = (move.target, move.value)
-        if not axes or not all(is_place(t) and not any(t is v for v in values) for t in others):
+        if not move.axes or not all(
+            is_place(t) and not any(t is v for v in values) for t in others
+        ):
             return [None] * len(outputs)
         found = self._by_numbers(move, outputs) or [None] * len(outputs)
-        if function in PICKS and (_is_ragged(found) or _is_ragged(axes.values())):
+        if move.function in PICKS and (_is_ragged(found) or _is_ragged(move.axes.values())):
             self._note_what_is_left_out(move, found, outputs)
         self.reads_several = self.reads_several or any(axis is not None for axis in found)
         return found
