@@ -115,3 +115,19 @@ def test_softmax_along_other_dimensions_is_not_tried_on_copies(dim, monkeypatch)
     module, X = Softmax(), seeded((5, 3, 4), torch.float64)
     norms = layer_gradient_norms(module, X, engine="capture")
     np.testing.assert_allclose(norms, layer_gradient_norms(module, X, engine="loop"), rtol=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+@pytest.mark.parametrize("function", [lambda h: h.cummin(0).values, lambda h: h.cummax(0).values])
+def test_numbers_that_happen_to_be_in_order_do_not_hide_what_mixes_them(function, n):
+    class Cumulative(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.factor = nn.Parameter(torch.ones(3, dtype=torch.float64))
+
+        def forward(self, x):
+            return function(x.sum(1))[:, None] * self.factor
+
+    module, X = SquaredOutput(Cumulative()), seeded((n, 3), torch.float64)
+    with pytest.raises(StrategyRefused, match="cannot be told apart"):
+        layer_gradient_norms(module, X, engine="capture", verify=False)
