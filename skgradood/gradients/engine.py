@@ -33,9 +33,9 @@ from skgradood.gradients.strategy import Strategy
 from skgradood.gradients.verification import (
     Disagreement,
     Probe,
+    find_dependent_value,
     find_differing_value,
     find_disagreement,
-    find_neighbours,
 )
 
 STRATEGIES = {strategy.name: strategy for strategy in (CaptureStrategy, FuncStrategy, LoopStrategy)}
@@ -229,7 +229,7 @@ class GradientEngine:
             values = strategy.run(batch, receiver)
             disagreement = find_disagreement(self.module, self.log_likelihood, batch, probe, values)
             if disagreement is None and strategy.leaves_out:
-                disagreement = find_neighbours(strategy, batch, values)
+                disagreement = find_dependent_value(strategy, batch, values)
         if disagreement is not None:
             raise StrategyRefused(
                 f"its results are not those of single samples ({disagreement}); does the model "
@@ -241,7 +241,7 @@ class GradientEngine:
     def _look_again(self, strategy: Strategy, batch: Tensor, values: Tensor) -> Disagreement | None:
         """Verify a later batch: all values, those of the last row and of another one, or none."""
         if strategy.leaves_out:
-            return find_neighbours(strategy, batch, values)
+            return find_dependent_value(strategy, batch, values)
         if not strategy.is_unsure:
             return None
         self._n_looks += 1

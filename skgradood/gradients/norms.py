@@ -56,7 +56,8 @@ def layer_gradient_norms(
         Rows a pass; "auto" chooses by the memory that a row needs and the device has, and results
         depend on it by rounding alone. Halved when memory runs out.
     verify : bool, default=True
-        Run two rows of the first batch alone, and fall back unless they agree.
+        Run two rows of the first batch alone, and fall back unless they agree; look again at every
+        batch, where a model picks rows by what several of them say, or by their places.
     device : str, torch.device or None, default=None
         Where to compute. None: where the module is.
     random_state : int or None, default=None

@@ -159,7 +159,7 @@ def find_differing_value(
     return _differing_value(rows, values[rows], alone, tolerance)
 
 
-def find_neighbours(strategy: Strategy, X: Tensor, values: Tensor) -> Disagreement | None:
+def find_dependent_value(strategy: Strategy, X: Tensor, values: Tensor) -> Disagreement | None:
     """Compare all log-likelihoods of a batch with those in other places, among fewer neighbours.
 
     In each half of the batch the last row comes first: rows that take others' places, or are
@@ -183,9 +183,10 @@ def _differing_value(
     elsewhere: str = "alone",
 ) -> Disagreement | None:
     excess = (values - alone).abs() - tolerance.relative * alone.abs().clamp_min(1)
+    excess = torch.where(values.isnan() ^ alone.isnan(), torch.inf, excess)
     if not (excess > 0).any():
         return None
-    k = int(excess.argmax())
+    k = int(excess.nan_to_num(-torch.inf, posinf=torch.inf).argmax())
     found = float(values[k]), float(alone[k])
     return Disagreement("the log-likelihood", rows[k], *found, elsewhere)
 

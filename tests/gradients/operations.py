@@ -107,7 +107,7 @@ def _sorted_and_back(p: SimpleNamespace, x: Tensor) -> Tensor:
     h = (x[order] @ p.w).sin()
     back = torch.empty_like(h)
     back[order] = h
-    return back * torch.zeros_like(h).index_add(0, order, h)
+    return back * torch.index_add(input=torch.zeros_like(h), dim=0, index=order, source=h)
 
 
 def _at_one_of_several(p: SimpleNamespace, x: Tensor) -> Tensor:

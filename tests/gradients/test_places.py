@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from skgradood import layer_gradient_norms
 from skgradood.gradients import EngineWarning, GradientEngine, SquaredNorms, layer_layout
+from skgradood.gradients.capture import CaptureStrategy
 from skgradood.gradients.capture.axes import BatchAxis, axis_of_shadow
 from skgradood.gradients.capture.places import (
     Move,
@@ -21,8 +22,13 @@ from skgradood.gradients.capture.places import (
     axis_of_positions,
 )
 from skgradood.gradients.errors import StrategyRefused
+from skgradood.gradients.func import FuncStrategy
+from skgradood.gradients.likelihood import LogLikelihood
+from skgradood.gradients.loop import LoopStrategy
+from skgradood.gradients.verification import find_differing_value
 from tests.gradients import modules
 from tests.gradients.building import SquaredOutput, built, seeded
+from tests.gradients.cases import CASES
 from tests.gradients.expert_modules import LimitedExperts
 
 N, POSITIONS = 3, 4
@@ -257,3 +263,28 @@ def test_a_rank_in_the_batch_is_no_number_of_a_row():
         layer_gradient_norms(
             SquaredOutput(Ranked()), seeded((4, 3), torch.float64), engine="capture", verify=False
         )
+
+
+@pytest.mark.parametrize("strategy", [CaptureStrategy, FuncStrategy, LoopStrategy])
+def test_values_are_those_of_an_ordinary_pass(strategy):
+    module, X = CASES["mlp"].make(torch.float64)
+    found = strategy(module.eval(), LogLikelihood()).values(X)
+    torch.testing.assert_close(found, module.log_prob(X).detach())
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("found", "differs"),
+    [(1.0, True), (1e-9, False), (torch.nan, True), (torch.inf, True), (None, False)],
+)
+def test_a_value_in_a_batch_that_is_not_that_of_the_row_alone(found, differs):
+    """Also where it is no number; a row that is none alone may be none in the batch."""
+    module, X = CASES["mlp"].make(torch.float64)
+    X = X.clone()
+    X[1, 0] = torch.nan
+    values = module.eval().log_prob(X).detach()
+    if found is not None:
+        values[3] += found
+    disagreement = find_differing_value(module, LogLikelihood(), X, [1, 3], values)
+    assert (disagreement is not None) == differs
+    assert disagreement is None or disagreement.row == 3

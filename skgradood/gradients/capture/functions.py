@@ -91,6 +91,9 @@ CREATIONS = spellings(
     *("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", "new"),
 )
 
+# Of these, what holds nothing yet: neither a number that is given, nor a copy.
+BLANKS = CREATIONS - spellings("full_like", "new_full", "new_tensor", "new")
+
 # Output elements are input elements in other places (or constants).
 MOVES = (
     spellings(

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from skgradood.gradients.capture.axes import BatchAxis
 from skgradood.gradients.capture.cuts import AlignedCut, CopyCut, Operand
 from skgradood.gradients.capture.functions import (
+    BLANKS,
     CASTS,
     CREATIONS,
     DIFFERENCES,
@@ -265,7 +266,7 @@ class CaptureMode(TorchFunctionMode):
                 raise StrategyRefused(f"{name_of(function)} mixes samples in place")
             if function not in CREATIONS:
                 self.mark(output, None)
-        if function in CREATIONS:
+        if function in BLANKS:
             self._blank[outputs[0]] = outputs[0]._version
         return result
 
@@ -277,7 +278,7 @@ class CaptureMode(TorchFunctionMode):
     ) -> None:
         """What has been looked at is no longer blank: others may see its memory."""
         for tensor, _ in data:
-            is_written = function in PLACINGS and tensor is args[0]
+            is_written = function in PLACINGS and any(tensor is first for first in args[:1])
             if tensor in self._blank and not is_written:
                 self._blank.pop(tensor)
 

@@ -18,7 +18,7 @@ from skgradood.gradients.capture.functions import (
     is_in_place,
 )
 
-# An axis that is known, one that is not, or none because the tensor is no data.
+# The axis of data, None for a tensor that is none; raises `UnknownAxisError`.
 AxisOf = Callable[[Tensor], "BatchAxis | None"]
 
 

@@ -30,6 +30,7 @@ from skgradood.gradients.capture.functions import (
     SORTS,
 )
 from skgradood.gradients.capture.places import (
+    Axes,
     Move,
     axis_after_placing,
     axis_of_packed,
@@ -46,8 +47,6 @@ from skgradood.gradients.capture.tensor_table import TensorTable
 _KEEPING = ELEMENTWISE | ELEMENTWISE_OF_ONE | CREATIONS
 # Over many classes their input is the largest tensor of a model, too large to try them on copies.
 _LOSSES = frozenset({F.cross_entropy, F.nll_loss})
-
-Axes = dict[int, BatchAxis]
 
 # Made-up numbers, on which they would be tried, may happen to be in order.
 _BY_NUMBERS_FIRST = MASKED_COPIES | SORTS

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 from skgradood.gradients.capture.axes import BatchAxis, axis_of_shadow
 from skgradood.gradients.capture.functions import GATHERS, INDEXING, PADDING
-from skgradood.gradients.capture.places import CPU, shadow_of
+from skgradood.gradients.capture.places import CPU, Axes, shadow_of
 from skgradood.gradients.capture.probing import REFUSALS, axes_by_probing
 
 
@@ -19,7 +19,7 @@ def axes_by_shadow(
     function: Callable,
     args: tuple,
     kwargs: dict[str, Any],
-    axes: dict[int, BatchAxis],
+    axes: Axes,
     outputs: list[Tensor],
     n: int,
 ) -> list[BatchAxis | None]:
@@ -53,11 +53,11 @@ def axes_by_shadow(
         return unknown
     if len(results) != len(outputs):
         return unknown
-    return [axis_of_shadow(result, n) for result, output in zip(results, outputs, strict=True)]
+    return [axis_of_shadow(result, n) for result in results]
 
 
 def axis_after_assignment(
-    target: Tensor, index: Any, value: Any, axes: dict[int, BatchAxis], n: int
+    target: Tensor, index: Any, value: Any, axes: Axes, n: int
 ) -> BatchAxis | None:
     """The axis of the target of an assignment of data, or at places given by data."""
     before = axes.get(id(target))
@@ -78,7 +78,7 @@ def axis_after_assignment(
     return after
 
 
-def _is_within_samples(args: tuple, kwargs: dict[str, Any], axes: dict[int, BatchAxis]) -> bool:
+def _is_within_samples(args: tuple, kwargs: dict[str, Any], axes: Axes) -> bool:
     """Whether ``gather`` has a known dimension other than the one that all its data share."""
     dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if _is_tensor(leaf)]
@@ -94,7 +94,7 @@ def _is_within_samples(args: tuple, kwargs: dict[str, Any], axes: dict[int, Batc
     )
 
 
-def _masks_agree(args: tuple, axes: dict[int, BatchAxis]) -> bool:
+def _masks_agree(args: tuple, axes: Axes) -> bool:
     """Whether each element that a mask picks lies in the sample to which the mask's entry belongs.
 
     So it is where the mask comes first and has the same axis as what it is applied to.
