@@ -198,7 +198,7 @@ class CaptureMode(TorchFunctionMode):
         data, leaves = self._sorted(tensors_in(read, kwargs), function)
         self.propagation.look_at(data)
         if len(self._blank):
-            self._look_at_blanks(function, args, data)
+            self._look_at_blanks(function, _target(args, kwargs), data)
         if not leaves or (data and not torch.is_grad_enabled()):
             return self._follow_data(function, args, kwargs, data)
         if not data:
@@ -242,7 +242,8 @@ class CaptureMode(TorchFunctionMode):
         data: list[tuple[Tensor, BatchAxis | None]],
     ) -> Any:
         given = args
-        is_blank = bool(args) and self._is_blank(args[0])
+        target = _target(args, kwargs)
+        is_blank = self._is_blank(target)
         if data and args and is_in_place(function) and not self.is_data(args[0]):
             given = (args[0].clone(), *args[1:])  # constants that data are written into
         result = function(*args, **kwargs)
@@ -256,7 +257,7 @@ class CaptureMode(TorchFunctionMode):
             return result
         axes = self.propagation(function, given, kwargs, data, outputs, self.recorder.n)
         if is_blank and axes == [None]:
-            others = _without(data, args[0])
+            others = _without(data, target)
             axes = self.propagation(function, given, kwargs, others, outputs, self.recorder.n)
         for output, axis in zip(outputs, axes, strict=True):
             if axis is not None:
@@ -274,11 +275,11 @@ class CaptureMode(TorchFunctionMode):
         return isinstance(tensor, Tensor) and self._blank.get(tensor, None) == tensor._version
 
     def _look_at_blanks(
-        self, function: Callable, args: tuple, data: list[tuple[Tensor, BatchAxis | None]]
+        self, function: Callable, target: Any, data: list[tuple[Tensor, BatchAxis | None]]
     ) -> None:
         """What has been looked at is no longer blank: others may see its memory."""
         for tensor, _ in data:
-            is_written = function in PLACINGS and any(tensor is first for first in args[:1])
+            is_written = function in PLACINGS and tensor is target
             if tensor in self._blank and not is_written:
                 self._blank.pop(tensor)
 
@@ -386,6 +387,11 @@ class CaptureMode(TorchFunctionMode):
         kept.div_(1 - p)
         with self:
             return x.mul_(kept) if inplace else x * kept
+
+
+def _target(args: tuple, kwargs: dict) -> Any:
+    """What a function works on, or writes into."""
+    return args[0] if args else kwargs.get("input")
 
 
 def _without(
